@@ -1,0 +1,157 @@
+"""Collect many small things into batches, and hand each batch to one function.
+
+In memory for speed, or on disk so that nothing is lost; the engine is the same.
+
+`import batchq` imports none of it: a name is looked up in its module when it is first
+asked for, so that `batchq --help` answers without trio. A name stands three times in
+this file (for checkers, for readers, for the lookup); a test keeps them equal.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from batchq.core.backoff import Backoff
+    from batchq.core.batch import Batch, Trigger
+    from batchq.core.entry import EntryStatus
+    from batchq.core.job import Job, Receipt
+    from batchq.core.lifecycle import JobState
+    from batchq.core.options import DropPolicy
+    from batchq.core.result import Result
+    from batchq.core.retry import RetryPolicy
+    from batchq.core.statistics import DrainReport, QueueStats
+    from batchq.errors import (
+        BatchqError,
+        BatchTimeout,
+        ContractError,
+        DrainTimeout,
+        Dropped,
+        EntryCancelled,
+        HookError,
+        ItemError,
+        JobError,
+        JobFailed,
+        LeaseLost,
+        LifecycleError,
+        MissingExtra,
+        NotAStore,
+        OptionError,
+        PayloadError,
+        ProcessorError,
+        QueueClosed,
+        QueueError,
+        QueueFull,
+        QueuePaused,
+        StoreBroken,
+        StoreBusy,
+        StoreError,
+        StoreFull,
+        StoreTooNew,
+        Throttled,
+        UnknownHandler,
+        UnknownJob,
+    )
+    from batchq.handle import Entry, Handle
+    from batchq.handler import Handler
+    from batchq.hooks import Hooks, JobHooks
+    from batchq.job_handle import JobHandle
+    from batchq.manager import QueueManager
+    from batchq.queue import BatchedQueue
+    from batchq.stores.url import open_store
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Backoff",
+    "Batch",
+    "BatchTimeout",
+    "BatchedQueue",
+    "BatchqError",
+    "ContractError",
+    "DrainReport",
+    "DrainTimeout",
+    "DropPolicy",
+    "Dropped",
+    "Entry",
+    "EntryCancelled",
+    "EntryStatus",
+    "Handle",
+    "Handler",
+    "HookError",
+    "Hooks",
+    "ItemError",
+    "Job",
+    "JobError",
+    "JobFailed",
+    "JobHandle",
+    "JobHooks",
+    "JobState",
+    "LeaseLost",
+    "LifecycleError",
+    "MissingExtra",
+    "NotAStore",
+    "OptionError",
+    "PayloadError",
+    "ProcessorError",
+    "QueueClosed",
+    "QueueError",
+    "QueueFull",
+    "QueueManager",
+    "QueuePaused",
+    "QueueStats",
+    "Receipt",
+    "Result",
+    "RetryPolicy",
+    "StoreBroken",
+    "StoreBusy",
+    "StoreError",
+    "StoreFull",
+    "StoreTooNew",
+    "Throttled",
+    "Trigger",
+    "UnknownHandler",
+    "UnknownJob",
+    "open_store",
+]
+
+_HOMES: Final = MappingProxyType(
+    {
+        "batchq.core.backoff": ("Backoff",),
+        "batchq.core.batch": ("Batch", "Trigger"),
+        "batchq.core.entry": ("EntryStatus",),
+        "batchq.core.job": ("Job", "Receipt"),
+        "batchq.core.lifecycle": ("JobState",),
+        "batchq.core.options": ("DropPolicy",),
+        "batchq.core.result": ("Result",),
+        "batchq.core.retry": ("RetryPolicy",),
+        "batchq.core.statistics": ("DrainReport", "QueueStats"),
+        "batchq.handle": ("Entry", "Handle"),
+        "batchq.handler": ("Handler",),
+        "batchq.hooks": ("Hooks", "JobHooks"),
+        "batchq.job_handle": ("JobHandle",),
+        "batchq.manager": ("QueueManager",),
+        "batchq.queue": ("BatchedQueue",),
+        "batchq.stores.url": ("open_store",),
+    }
+)
+# Whatever stands in no other module is an error.
+_MODULE_OF: Final = dict.fromkeys(__all__, "batchq.errors") | {
+    name: module for module, names in _HOMES.items() for name in names
+}
+
+
+def __getattr__(name: str) -> object:
+    try:
+        module = _MODULE_OF[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    value = getattr(import_module(module), name)
+    globals()[name] = value  # the next lookup is a plain one
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
