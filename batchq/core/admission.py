@@ -1,0 +1,331 @@
+"""May an item enter? Room, drop policies, waiting producers.
+
+Rule 1: blocked producers enter strictly in the order of their arrival; nobody overtakes
+them.
+Rule 2: an item in flight is never a victim.
+Rule 3: what is refused was never there; what is dropped is settled, counted and told.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Any, Final, Generic, TypeVar
+
+import attrs
+
+from batchq.core.entry import Entry, EntryStatus, Owner
+from batchq.core.options import DropPolicy, OrderOptions, RoomOptions
+from batchq.core.result import Result
+from batchq.core.waiting import Waiting
+from batchq.errors import (
+    BatchqError,
+    Dropped,
+    OptionError,
+    QueueClosed,
+    QueueError,
+    QueueFull,
+    QueuePaused,
+)
+
+__all__ = ["Admission", "Intake", "Producer"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_DROPPED: Final = EntryStatus.DROPPED
+
+
+class Intake(Enum):
+    """Whether items may come in."""
+
+    UNOPENED = "unopened"
+    OPEN = "open"
+    PAUSED = "paused"
+    CLOSED = "closed"
+
+
+@attrs.define(eq=False)
+class Producer:
+    """A caller who waits for room with one item in hand.
+
+    Attributes:
+        entry: the item's entry, once it was admitted.
+        error: why it never will be.
+        wake: called once, when either is known.
+    """
+
+    item: Any
+    priority: int
+    delay: float
+    wake: Callable[[], object]
+    entry: Entry[Any, Any] | None = None
+    error: BatchqError | None = None
+    withdrawn: bool = False
+
+
+class Admission(Generic[T, R]):
+    """The door of a queue.
+
+    Attributes:
+        intake: whether it is open at all.
+        last_id: the id of the newest entry; so many were accepted.
+        producers: who waits for room, in order.
+        admitted: entries of blocked producers let in since the shell last looked.
+        dropped: items given up by the drop policy since the shell last looked.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        room: RoomOptions,
+        order: OrderOptions,
+        waiting: Waiting,
+        make: Callable[..., Entry[T, R]],
+        owner: Owner,
+    ) -> None:
+        self.intake = Intake.OPEN
+        self.last_id = 0
+        self.producers: deque[Producer] = deque()
+        self.admitted: list[Entry[T, R]] = []
+        self.dropped: list[T] = []
+        self._name = name
+        self._limit = sys.maxsize if room.max_queue_size is None else room.max_queue_size
+        self._policy = room.drop_policy
+        # A queue of this size or more lets nothing in just like that: it is full, or
+        # somebody else waits already, or the door is shut.
+        self._gate = self._limit
+        self._levels = order.priority_levels
+        self._default = order.level
+        self._waiting = waiting
+        self._bucket = waiting.bucket
+        self._fresh = waiting.bucket.fresh
+        self._make = make
+        self._owner = owner
+
+    def enqueue(
+        self, item: T, priority: int | None, now: float, *, delay: float = 0.0
+    ) -> Entry[T, R] | None:
+        """Admit one item.
+
+        Returns:
+            Its entry; one that is DROPPED already if the drop policy gave the incoming
+            item up; None: no room, and the policy is to wait for some (`park`).
+
+        Raises:
+            QueueFull: no room, and the policy is to refuse.
+            QueueClosed, QueuePaused: nothing comes in.
+            OptionError: no such priority, or no such delay.
+        """
+        if priority is None:
+            priority = self._default
+        elif type(priority) is not int or not 0 <= priority < self._levels:
+            raise self._bad_priority(priority)
+        waiting = self._waiting
+        if delay:
+            _check_delay(delay)
+        if waiting.size >= self._gate and not self._make_room(priority):
+            return None if self._policy is DropPolicy.BLOCK else self._drop(item, priority, now)
+        if delay:
+            return self._admit(item, priority, now=now, delay=delay)
+        # The same as _admit: written out, for it happens to every item.
+        self.last_id = id_ = self.last_id + 1
+        entry = self._make(id_, item, priority, now, self._owner)
+        self._fresh[priority].append(entry)
+        waiting.size += 1
+        return entry
+
+    def enqueue_many(
+        self, items: Sequence[T], priority: int | None, now: float, *, delay: float = 0.0
+    ) -> list[Entry[T, R]]:
+        """Admit items in order, up to the first that would have to wait for room.
+
+        Returns:
+            The entries of those admitted or dropped, in order; fewer than `items` only
+            under the policy to wait.
+
+        Raises:
+            QueueFull, QueueClosed, QueuePaused: as `enqueue`; what was admitted before
+                is in the error's `entries`.
+            OptionError: no such priority or delay; nothing was admitted.
+        """
+        level = self._default if priority is None else priority
+        if type(level) is not int or not 0 <= level < self._levels:
+            raise self._bad_priority(level)
+        if not delay and self._waiting.size + len(items) <= self._gate:
+            return self._admit_all(items, level, now)
+        entries: list[Entry[T, R]] = []
+        for item in items:
+            try:
+                entry = self.enqueue(item, level, now, delay=delay)
+            except QueueError as error:
+                error.entries = entries
+                raise
+            if entry is None:
+                break
+            entries.append(entry)
+        return entries
+
+    def park(
+        self, item: T, priority: int | None, *, delay: float, wake: Callable[[], object]
+    ) -> Producer:
+        """Let a producer wait for room; `enqueue` has just returned None for this item."""
+        level = self._default if priority is None else priority
+        producer = Producer(item=item, priority=level, delay=delay, wake=wake)
+        self.producers.append(producer)
+        self._set_gate()
+        return producer
+
+    def unpark(self, producer: Producer, now: float) -> None:
+        """Take a producer back who does not want to wait any more."""
+        producer.withdrawn = True
+        producer.item = None
+        self.let_in(now)
+
+    def let_in(self, now: float) -> None:
+        """Admit blocked producers while there is room, in order."""
+        while (producer := self._next_producer()) is not None:
+            producer.entry = self._admit(
+                producer.item, producer.priority, now=now, delay=producer.delay
+            )
+            self.admitted.append(producer.entry)
+            producer.wake()
+        self._set_gate()
+
+    def set_intake(self, intake: Intake) -> None:
+        """Open or shut the door; a closed one stays closed and sends those who wait away."""
+        if self.intake is not Intake.CLOSED:
+            self.intake = intake
+        if self.intake is Intake.CLOSED:
+            while self.producers:
+                producer = self.producers.popleft()
+                if not producer.withdrawn:
+                    producer.error = self._closed_error()
+                    producer.wake()
+        self._set_gate()
+
+    def room(self) -> int:
+        """Count the items that would come in now without waiting or dropping [items]."""
+        return max(0, self._gate - self._waiting.size)
+
+    def full_error(self) -> QueueFull:
+        """Make the error of a full queue."""
+        size = self._waiting.size
+        waiting = f", {len(self.producers)} producers wait" if self.producers else ""
+        return QueueFull(
+            f"queue {self._name!r} is full: {size} items wait{waiting},"
+            f" max_queue_size={self._limit}",
+            size=size,
+            limit=self._limit,
+        )
+
+    def _admit(self, item: T, priority: int, *, now: float, delay: float) -> Entry[T, R]:
+        self.last_id = id_ = self.last_id + 1
+        entry = self._make(id_, item, priority, now, self._owner)
+        if delay:
+            self._waiting.delay(entry, now + delay)
+            return entry
+        self._fresh[priority].append(entry)
+        self._waiting.size += 1
+        return entry
+
+    def _admit_all(self, items: Sequence[T], level: int, now: float) -> list[Entry[T, R]]:
+        make, owner = self._make, self._owner
+        first = self.last_id + 1
+        entries = [make(id_, item, level, now, owner) for id_, item in enumerate(items, first)]
+        self.last_id += len(entries)
+        self._fresh[level].extend(entries)
+        self._waiting.size += len(entries)
+        return entries
+
+    def _make_room(self, priority: int) -> bool:
+        """Evict what the policy allows until one more fits; tell whether it does."""
+        self._check_open()
+        if self._policy is DropPolicy.REJECT_NEW:
+            raise self.full_error()
+        while self._waiting.size >= self._gate:
+            victim = self._victim(priority)
+            if victim is None:
+                return False
+            self.dropped.append(victim.item)
+            self._waiting.remove(victim, _DROPPED, self._dropped_error(victim.id))
+        return True
+
+    def _victim(self, priority: int) -> Entry[T, R] | None:
+        """Name the entry that makes room for an item of level `priority`; None: nobody."""
+        delays = self._waiting.delays
+        if self._policy is DropPolicy.DROP_OLDEST:
+            return self._bucket.oldest() or min(delays, key=_by_id, default=None)
+        if self._policy is DropPolicy.DROP_LOWEST_PRIORITY:
+            for level in reversed(range(priority + 1, self._levels)):
+                waiting = [entry for entry in delays if entry.priority == level]
+                youngest = self._bucket.youngest(level)
+                if youngest is not None:
+                    waiting.append(youngest)
+                if waiting:
+                    return max(waiting, key=_by_id)
+        return None
+
+    def _drop(self, item: T, priority: int, now: float) -> Entry[T, R]:
+        """Give the incoming item up."""
+        self.last_id += 1
+        entry = self._make(self.last_id, item, priority, now, self._owner)
+        self.dropped.append(item)
+        self._waiting.settling.count(_DROPPED)
+        entry.settle(_DROPPED, Result.fail(self._dropped_error(entry.id)))
+        return entry
+
+    def _next_producer(self) -> Producer | None:
+        """Give out the next producer whose item may enter now."""
+        if self.intake is not Intake.OPEN:
+            return None
+        while self.producers and self._waiting.size < self._limit:
+            producer = self.producers.popleft()
+            if not producer.withdrawn:
+                return producer
+        return None
+
+    def _set_gate(self) -> None:
+        while self.producers and self.producers[0].withdrawn:
+            self.producers.popleft()
+        free = self.intake is Intake.OPEN and not self.producers
+        self._gate = self._limit if free else -1
+
+    def _check_open(self) -> None:
+        if self.intake is Intake.CLOSED:
+            raise self._closed_error()
+        if self.intake is Intake.UNOPENED:
+            raise QueueClosed(
+                f"queue {self._name!r} is not running yet; enter it with 'async with queue:'"
+            )
+        if self.intake is Intake.PAUSED:
+            raise QueuePaused(
+                f"queue {self._name!r} is paused and accepts nothing; resume() opens it"
+            )
+
+    def _closed_error(self) -> QueueClosed:
+        return QueueClosed(f"queue {self._name!r} is closed and accepts no more items")
+
+    def _dropped_error(self, id_: int) -> Dropped:
+        return Dropped(
+            f"entry {id_} was dropped: queue {self._name!r} is full"
+            f" (max_queue_size={self._limit}, drop_policy={self._policy.value})"
+        )
+
+    def _bad_priority(self, priority: object) -> OptionError:
+        return OptionError(
+            f"priority must be a whole number from 0 to {self._levels - 1}"
+            f" (priority_levels={self._levels}), got {priority!r}"
+        )
+
+
+def _check_delay(delay: float) -> None:
+    if not 0 <= delay < math.inf:
+        raise OptionError(f"delay must be a finite number of seconds from 0, got {delay!r}")
+
+
+def _by_id(entry: Entry[Any, Any]) -> int:
+    return entry.id

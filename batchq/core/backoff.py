@@ -1,0 +1,99 @@
+"""How long to wait before the next attempt: shared by both tiers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+
+import attrs
+
+from batchq.errors import OptionError
+
+__all__ = ["Backoff", "Jitter"]
+
+
+class Jitter(Enum):
+    """Which share of a delay is left to chance.
+
+    Source:
+        M. Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015.
+    """
+
+    FULL = "full"
+    EQUAL = "equal"
+    NONE = "none"
+
+
+def _jitter(value: object) -> Jitter:
+    if isinstance(value, Jitter):
+        return value
+    for jitter in Jitter:
+        if value == jitter.value:
+            return jitter
+    raise OptionError(f"jitter must be one of full, equal, none, got {value!r}")
+
+
+def _schedule(value: Sequence[float] | None) -> tuple[float, ...] | None:
+    return None if value is None else tuple(value)
+
+
+@attrs.frozen(kw_only=True)
+class Backoff:
+    """The delay before each retry.
+
+    It grows from `initial_delay` by `multiplier` with every retry, up to `max_delay`;
+    then chance takes a share off, so that what failed together elsewhere does not come
+    back together.
+
+    Attributes:
+        initial_delay: delay before the first retry [s, from 0].
+        multiplier: growth per retry [ratio, from 1].
+        max_delay: longest delay [s, from 0].
+        jitter: `full`: delay * U(0, 1); `equal`: delay * (1 + U(0, 1)) / 2; `none`.
+        schedule: the delays one by one instead [s]; the last one repeats.
+
+    Raises:
+        OptionError: a value is out of its range.
+    """
+
+    initial_delay: float = 1.0
+    multiplier: float = 2.0
+    max_delay: float = 60.0
+    jitter: Jitter = attrs.field(default=Jitter.FULL, converter=_jitter)
+    schedule: tuple[float, ...] | None = attrs.field(default=None, converter=_schedule)
+
+    def __attrs_post_init__(self) -> None:
+        for name, least in (("initial_delay", 0), ("multiplier", 1), ("max_delay", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not value >= least:  # refuses NaN too
+                raise OptionError(f"{name} must be a number from {least}, got {value!r}")
+        if self.schedule is not None and not (
+            self.schedule and all(0 <= delay < float("inf") for delay in self.schedule)
+        ):
+            raise OptionError(
+                f"schedule must be one or more delays from 0 seconds, got {self.schedule!r}"
+            )
+
+    def delay(self, retry: int, *, draw: float) -> float:
+        """Return how long to wait before retry number `retry`.
+
+        Args:
+            retry: which retry [count, from 1].
+            draw: uniform in [0, 1), drawn by the caller. A failed batch draws once, so
+                that its items stay together.
+
+        Returns:
+            Delay [s].
+        """
+        if self.schedule is not None:
+            whole = self.schedule[min(retry, len(self.schedule)) - 1]
+        else:
+            try:
+                whole = min(self.max_delay, self.initial_delay * self.multiplier ** (retry - 1))
+            except OverflowError:  # float ** int raises past 1e308 instead of giving inf
+                whole = self.max_delay
+        if self.jitter is Jitter.FULL:
+            return whole * draw
+        if self.jitter is Jitter.EQUAL:
+            return whole * (1 + draw) / 2
+        return whole

@@ -1,0 +1,170 @@
+"""The pending entries of a queue, in the order in which they go.
+
+    fresh     one deque per level: first attempts, ids rising
+    returned  one list per level: entries that come again, by id; all of them are due
+
+Rule 1: an entry that comes again takes its old place, by its id, not the tail.
+Rule 2: removal from the middle marks and skips: the first cell of a deque is always
+alive, so that the head tells when its level is due.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections import deque
+from collections.abc import Iterator
+from operator import attrgetter
+from typing import Any, Final
+
+import attrs
+
+from batchq.core.batch import Trigger
+from batchq.core.entry import Entry, EntryStatus
+
+__all__ = ["Bucket"]
+
+_PENDING: Final = EntryStatus.PENDING
+_MANY: Final = 64  # dead cells that are not worth a rebuild
+_by_id: Final = attrgetter("id")
+
+Line = deque[Entry[Any, Any]]
+
+
+@attrs.define(eq=False)
+class Bucket:
+    """What waits for a batch.
+
+    Attributes:
+        interval: longest wait of a fresh entry [s].
+        fresh: first attempts by level, level 0 first.
+        returned: entries that come again, by level.
+        flushed: fresh entries up to this id are due, whatever their age.
+    """
+
+    interval: float
+    fresh: list[Line]
+    returned: list[list[Entry[Any, Any]]]
+    flushed: int = 0
+    _again: int = 0
+    _dead: int = 0
+
+    @classmethod
+    def of(cls, levels: int, interval: float) -> Bucket:
+        """Make an empty bucket."""
+        return cls(
+            interval=interval,
+            fresh=[deque() for _ in range(levels)],
+            returned=[[] for _ in range(levels)],
+        )
+
+    def __iter__(self) -> Iterator[Entry[Any, Any]]:
+        """Walk the entries, level by level."""
+        for line in (*self.fresh, *self.returned):
+            yield from (entry for entry in line if entry.status is _PENDING)
+
+    def put_back(self, entry: Entry[Any, Any]) -> None:
+        """Take in an entry that comes again; it is due."""
+        entry.status = _PENDING
+        bisect.insort(self.returned[entry.priority], entry, key=_by_id)
+        self._again += 1
+
+    def due(self) -> float:
+        """Return from when an entry may not wait for company any longer [s].
+
+        -inf: now; inf: never by time, or nothing waits.
+        """
+        if self._again:
+            return -math.inf
+        earliest = math.inf
+        for line in self.fresh:
+            if line:
+                if line[0].id <= self.flushed:
+                    return -math.inf
+                earliest = min(earliest, line[0].enqueued_at + self.interval)
+        return earliest
+
+    @property
+    def all_fresh(self) -> bool:
+        """Whether nothing here comes again."""
+        return not self._again
+
+    def reason(self) -> Trigger:
+        """Say what has made the bucket due, for one that is."""
+        for line in self.returned:
+            if line:
+                return Trigger.RETRY if line[0].attempts else Trigger.DELAY
+        flushed = any(line and line[0].id <= self.flushed for line in self.fresh)
+        return Trigger.FLUSH if flushed else Trigger.INTERVAL
+
+    def take(self, limit: int) -> list[Entry[Any, Any]]:
+        """Take the first entries out, at most `limit`: best level first, then by id."""
+        taken: list[Entry[Any, Any]] = []
+        plain = not self._again and not self._dead
+        for level, line in enumerate(self.fresh):
+            want = limit - len(taken)
+            if not want:
+                break
+            if not plain:
+                taken += self._merge(level, want)
+            elif len(line) <= want:
+                taken += line
+                line.clear()
+            else:
+                taken += [line.popleft() for _ in range(want)]
+        return taken
+
+    def forget(self, entry: Entry[Any, Any]) -> None:
+        """Remove an entry that has just been settled."""
+        returned = self.returned[entry.priority]
+        place = bisect.bisect_left(returned, entry.id, key=_by_id)
+        if place < len(returned) and returned[place] is entry:
+            del returned[place]
+            self._again -= 1
+            return
+        self._dead += 1
+        self._tidy(self.fresh[entry.priority])
+        if 2 * self._dead > sum(map(len, self.fresh)) + _MANY:
+            for line in self.fresh:
+                alive = [each for each in line if each.status is _PENDING]
+                line.clear()
+                line.extend(alive)
+            self._dead = 0
+
+    def oldest(self) -> Entry[Any, Any] | None:
+        """Return the entry of the smallest id, at any level."""
+        heads = [line[0] for line in (*self.fresh, *self.returned) if line]
+        return min(heads, key=_by_id, default=None)
+
+    def youngest(self, level: int) -> Entry[Any, Any] | None:
+        """Return the entry of the largest id at `level`."""
+        line = self.fresh[level]
+        while line and line[-1].status is not _PENDING:
+            line.pop()
+            self._dead -= 1
+        tails = [each[-1] for each in (line, self.returned[level]) if each]
+        return max(tails, key=_by_id, default=None)
+
+    def _merge(self, level: int, limit: int) -> list[Entry[Any, Any]]:
+        """Take from one level by id, entries that come again included."""
+        line, returned = self.fresh[level], self.returned[level]
+        taken: list[Entry[Any, Any]] = []
+        again = 0
+        while len(taken) < limit:
+            self._tidy(line)
+            if again < len(returned) and (not line or returned[again].id < line[0].id):
+                taken.append(returned[again])
+                again += 1
+            elif line:
+                taken.append(line.popleft())
+            else:
+                break
+        del returned[:again]
+        self._again -= again
+        self._tidy(line)
+        return taken
+
+    def _tidy(self, line: Line) -> None:
+        while line and line[0].status is not _PENDING:
+            line.popleft()
+            self._dead -= 1

@@ -1,0 +1,393 @@
+"""The records of the durable tier: what is stored, claimed, settled and answered.
+
+A store takes a `Group` and gives `Answers`: the same four parts, one answer per member,
+in order. Payloads are bytes here, encoded before and decoded after; times are seconds on
+the store's own clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+import attrs
+import msgspec
+
+from batchq.core.lifecycle import JobState
+
+if TYPE_CHECKING:
+    from batchq.core.result import Result
+
+__all__ = [
+    "DEFAULT_PRIORITY",
+    "PRIORITIES",
+    "PRIORITY_LEVELS",
+    "Answers",
+    "ClaimRequest",
+    "Claimed",
+    "ClaimedJob",
+    "ErrorLine",
+    "Extended",
+    "Extension",
+    "Failure",
+    "Group",
+    "Job",
+    "JobFilter",
+    "JobRecord",
+    "NewJob",
+    "Receipt",
+    "Settled",
+    "Settlement",
+    "Verdict",
+    "WorkerRecord",
+]
+
+P = TypeVar("P")
+
+PRIORITY_LEVELS: Final = 10
+DEFAULT_PRIORITY: Final = 2
+PRIORITIES: Final = {"urgent": 0, "high": 1, "medium": 2, "low": 3}
+
+
+class Receipt(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """The only right to settle or extend a job.
+
+    It is current while the job is `processing` and its attempt is equal.
+
+    Attributes:
+        job_id: which job.
+        attempt: which claim of it, counted from 1: the fencing token.
+    """
+
+    job_id: int
+    attempt: int
+
+
+class NewJob(msgspec.Struct, frozen=True):
+    """A job to be stored.
+
+    Attributes:
+        queue: the queue it waits in.
+        handler: the name of the handler it is for.
+        payload: what the handler gets, msgspec JSON [bytes].
+        priority: level [0 highest .. 9].
+        delay: it may not be claimed before so long from now [s].
+        max_attempts: attempts that count, at most; None is no limit.
+    """
+
+    queue: str
+    handler: str
+    payload: bytes
+    priority: int = DEFAULT_PRIORITY
+    delay: float = 0.0
+    max_attempts: int | None = 4
+
+
+class Verdict(Enum):
+    """What a settlement says of a job."""
+
+    OK = "ok"
+    RETRY = "retry"
+    FAIL = "fail"
+    SNOOZE = "snooze"
+    RELEASE = "release"
+
+
+class ErrorLine(msgspec.Struct, frozen=True):
+    """Why an attempt failed, as it is kept.
+
+    Attributes:
+        kind: the name of the exception's class, or `text`.
+        message: what it said.
+        traceback: where it came from, without locals, at most 8 KiB; empty if none.
+    """
+
+    kind: str
+    message: str
+    traceback: str = ""
+
+
+class Settlement(msgspec.Struct, frozen=True):
+    """What became of one attempt.
+
+    Attributes:
+        receipt: which attempt.
+        verdict: what to do with the job.
+        value: the result for whoever waits, msgspec JSON [bytes]; for OK.
+        error: why it failed; for RETRY and FAIL.
+        delay: when it may be claimed again, from now [s]; for RETRY and SNOOZE.
+        reason: why it is final, in one word; for FAIL. A RETRY that has no attempts
+            left fails as `exhausted`.
+    """
+
+    receipt: Receipt
+    verdict: Verdict
+    value: bytes | None = None
+    error: ErrorLine | None = None
+    delay: float = 0.0
+    reason: str | None = None
+
+
+class Settled(Enum):
+    """The answer to a settlement.
+
+    APPLIED: done. RECORDED: this very receipt was used before, nothing changed. STALE:
+    the job is somebody else's now, or gone; nothing changed.
+    """
+
+    APPLIED = "applied"
+    RECORDED = "recorded"
+    STALE = "stale"
+
+
+class Extension(msgspec.Struct, frozen=True):
+    """A wish to hold claimed jobs for another `lease` seconds from now."""
+
+    receipts: Sequence[Receipt]
+    lease: float
+
+
+class Extended(Enum):
+    """The answer to each receipt of an extension. STALE: lost, nothing changed."""
+
+    OK = "ok"
+    STALE = "stale"
+
+
+class ClaimRequest(msgspec.Struct, frozen=True):
+    """A wish for due jobs of one queue.
+
+    Attributes:
+        queue: which queue.
+        handlers: the handlers known here, by name; others' jobs stay where they are.
+        limit: at most so many [jobs, from 1].
+        lease: how long the claim holds [s].
+        worker: who claims.
+    """
+
+    queue: str
+    handlers: tuple[str, ...]
+    limit: int
+    lease: float
+    worker: str
+
+
+class ClaimedJob(msgspec.Struct, frozen=True):
+    """A job as its new holder gets it.
+
+    Attributes:
+        receipt: the right to settle it.
+        handler: the handler it is for.
+        payload: msgspec JSON, not checked [bytes].
+        used: attempts that counted, this one included [count, from 1].
+        max_attempts: attempts that count, at most; None is no limit.
+        priority: level [0 highest .. 9].
+        enqueued_at: when it was stored [s, store clock].
+    """
+
+    receipt: Receipt
+    handler: str
+    payload: bytes
+    used: int
+    max_attempts: int | None
+    priority: int
+    enqueued_at: float
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """The answer to a claim.
+
+    Attributes:
+        jobs: what was claimed, in claim order (priority, due_at, id).
+        buried: jobs that had used up their attempts and were failed on the way [jobs].
+        wait: seconds until the next job of these handlers is due; 0: there may be more
+            now; None: nothing waits.
+    """
+
+    jobs: Sequence[ClaimedJob]
+    buried: int
+    wait: float | None
+
+
+class Group(msgspec.Struct, frozen=True):
+    """Commands to carry out as one atomic unit, in this order.
+
+    Attributes:
+        settle: ends of attempts.
+        extend: leases to hold on to.
+        enqueue: jobs to store.
+        claim: wishes for due jobs.
+        worker: who commits; empty: nobody whose commits are counted.
+        batches: calls of handlers that this worker has ended since its last commit.
+    """
+
+    settle: Sequence[Settlement] = ()
+    extend: Sequence[Extension] = ()
+    enqueue: Sequence[NewJob] = ()
+    claim: Sequence[ClaimRequest] = ()
+    worker: str = ""
+    batches: int = 0
+
+
+class Answers(msgspec.Struct, frozen=True):
+    """The answers to a group: the same four parts, one answer per member, in order.
+
+    Attributes:
+        settle: one per settlement.
+        extend: one list per extension, one answer per receipt.
+        enqueue: the new jobs' ids, which rise in order of the group.
+        claim: one per request.
+    """
+
+    settle: Sequence[Settled]
+    extend: Sequence[Sequence[Extended]]
+    enqueue: Sequence[int]
+    claim: Sequence[Claimed]
+
+
+class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored job, as it stands.
+
+    Attributes:
+        id: rises in the order of storing.
+        queue: the queue it belongs to.
+        handler: the handler it is for.
+        state: its stored state.
+        priority: level [0 highest .. 9].
+        due_at: when it may be claimed; None once final [s, store clock].
+        attempt: claims so far; never falls [count].
+        refunds: claims that did not count [count, 0 .. attempt].
+        max_attempts: attempts that count, at most; None is no limit.
+        crashes: leases that ran out in a row [count].
+        payload: what the handler gets, msgspec JSON [bytes].
+        worker: who claimed it last; None if nobody did.
+        value: its result, msgspec JSON [bytes]; None before it completed.
+        reason: why it failed or was cancelled, in one word; else None.
+        enqueued_at: when it was stored [s, store clock].
+        started_at: when it was last claimed; None before [s, store clock].
+        finished_at: when it became final; None before [s, store clock].
+    """
+
+    id: int
+    queue: str
+    handler: str
+    state: JobState
+    priority: int
+    due_at: float | None
+    attempt: int = 0
+    refunds: int = 0
+    max_attempts: int | None = 4
+    crashes: int = 0
+    payload: bytes
+    worker: str | None = None
+    value: bytes | None = None
+    reason: str | None = None
+    enqueued_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+
+    @property
+    def used(self) -> int:
+        """Attempts that counted."""
+        return self.attempt - self.refunds
+
+    def status(self, now: float) -> str:
+        """Read the state as people say it, at `now` [s, store clock].
+
+        Returns:
+            `scheduled` (pending, due later, never ran), `retrying` (pending, due later,
+            has run), `stalled` (processing, lease run out), or the stored state.
+        """
+        if self.due_at is not None:
+            if self.state is JobState.PENDING and self.due_at > now:
+                return "retrying" if self.attempt else "scheduled"
+            if self.state is JobState.PROCESSING and self.due_at <= now:
+                return "stalled"
+        return self.state.value
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """A kept failure of one attempt.
+
+    Attributes:
+        job_id: which job.
+        attempt: which claim of it.
+        at: when it failed [s, store clock].
+        line: what went wrong.
+        worker: who ran it.
+    """
+
+    job_id: int
+    attempt: int
+    at: float
+    line: ErrorLine
+    worker: str | None
+
+
+class WorkerRecord(msgspec.Struct, frozen=True):
+    """What one worker process has done, moved in the very transactions it counts.
+
+    Attributes:
+        worker: its name, random per start.
+        commits: transactions [count].
+        batches: calls of handlers that ended [count].
+        seen_at: when it last committed [s, store clock].
+    """
+
+    worker: str
+    commits: int
+    batches: int
+    seen_at: float
+
+
+@attrs.frozen(kw_only=True)
+class JobFilter:
+    """Which jobs to list; what is None does not restrict.
+
+    Attributes:
+        status: a stored state, or a reading of it: scheduled, retrying, stalled.
+        queue: the queue's name.
+        handler: the handler's name.
+    """
+
+    status: str | None = None
+    queue: str | None = None
+    handler: str | None = None
+
+
+@attrs.define(eq=False, kw_only=True)
+class Job(Generic[P]):
+    """A job as its handler sees it; annotate `list[Job[Email]]` to get it.
+
+    Attributes:
+        id: the same on every attempt: the idempotency key to pass on.
+        attempt: which claim this is [count, from 1].
+        payload: what was enqueued, decoded and checked.
+        queue: the queue's name.
+        handler: the handler's name.
+        priority: level [0 highest .. 9].
+        used: attempts that counted, this one included [count, from 1].
+        max_attempts: attempts that count, at most; None is no limit.
+        enqueued_at: when it was stored [s, store clock].
+    """
+
+    id: int
+    attempt: int
+    payload: P
+    queue: str
+    handler: str
+    priority: int
+    used: int
+    max_attempts: int | None
+    enqueued_at: float
+    _settle: Callable[[Result[object]], None] = attrs.field(repr=False)
+
+    @property
+    def receipt(self) -> Receipt:
+        """The fencing token of this attempt, for writes elsewhere."""
+        return Receipt(self.id, self.attempt)
+
+    def settle(self, result: Result[object]) -> None:
+        """Fix this job's verdict now; whatever the call does later does not touch it."""
+        self._settle(result)

@@ -1,0 +1,87 @@
+"""Which failed items come again, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from batchq.core.backoff import Backoff
+from batchq.errors import ContractError, ItemError, OptionError
+
+if TYPE_CHECKING:
+    from batchq.core.result import Result
+
+__all__ = ["RetryPolicy", "error_of"]
+
+
+@attrs.frozen
+class RetryPolicy:
+    """When a failed item is tried again.
+
+    Attributes:
+        max_retries: attempts after the first, at most [count, from 0].
+        retryable: asked with the error where a result does not say itself; None: every
+            error but `ContractError` may be retried. What is no exception comes as an
+            `ItemError`.
+        backoff: how long to wait.
+
+    Raises:
+        OptionError: a value is out of its range.
+    """
+
+    max_retries: int = 3
+    retryable: Callable[[Exception], bool] | None = None
+    backoff: Backoff = attrs.field(factory=Backoff)
+
+    def __attrs_post_init__(self) -> None:
+        retries: Any = self.max_retries  # users without a type checker pass anything
+        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+            raise OptionError(f"max_retries must be a whole number from 0, got {retries!r}")
+        check: Any = self.retryable
+        if check is not None and not callable(check):
+            raise OptionError(f"retryable must be a function or None, got {check!r}")
+        backoff: Any = self.backoff
+        if not isinstance(backoff, Backoff):
+            raise OptionError(f"backoff must be a Backoff, got {backoff!r}")
+
+    def allows(self, result: Result[Any], error: Exception, *, attempts: int) -> bool:
+        """Tell whether what failed may be tried again.
+
+        Args:
+            result: the verdict; where its `retryable` is True or False, that counts.
+            error: what to ask the check with.
+            attempts: attempts made so far, the failed one included [count, from 1].
+
+        Raises:
+            Exception: whatever the user's check raises.
+        """
+        if attempts > self.max_retries:
+            return False
+        if result.retryable is not None:
+            return result.retryable
+        if isinstance(error, ContractError):
+            return False
+        return self.retryable is None or bool(self.retryable(error))
+
+    def delay(self, result: Result[Any], *, attempts: int, draw: float) -> float:
+        """Return how long to wait after failed attempt number `attempts` [s].
+
+        A result's `retry_after` can only lengthen it. `draw` is uniform in [0, 1).
+        """
+        return max(self.backoff.delay(attempts, draw=draw), result.retry_after or 0.0)
+
+
+def error_of(result: Result[Any], item: object, attempts: int) -> Exception:
+    """Return a failure's exception; what is none comes wrapped in an `ItemError`."""
+    if isinstance(result.error, Exception):
+        return result.error
+    said = "no reason given" if result.error is None else str(result.error)
+    return ItemError(
+        f"attempt {attempts} failed: {said}",
+        item=item,
+        attempt=attempts,
+        retryable=result.retryable,
+        cause=result.error,
+    )
