@@ -1,0 +1,129 @@
+"""What callers hold: the core's entry, with waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
+
+import attrs
+import trio
+
+from batchq.core import entry as core
+from batchq.core.result import Result
+from batchq.core.retry import error_of
+
+__all__ = ["Entry", "Handle"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+_SUCCEEDED: Final = core.EntryStatus.SUCCEEDED
+
+
+class Handle(Protocol[R_co]):
+    """What a handler's `enqueue` returns, in the memory tier and in the durable one."""
+
+    @property
+    def id(self) -> int:
+        """Its number, unique in its queue or store."""
+
+    @property
+    def status(self) -> str:
+        """Where it is, in one word, when last looked at."""
+
+    async def result(self, timeout: float | None = None) -> R_co:  # noqa: ASYNC109
+        """Wait for the value.
+
+        Args:
+            timeout: how long to wait [s]; None is no limit.
+
+        Raises:
+            TimeoutError: it was not settled in time; it goes on.
+            Exception: what it failed with.
+        """
+
+
+@attrs.define(eq=False)
+class _Waiters:
+    """Several tasks that wait for one entry."""
+
+    wakes: list[Callable[[], object]]
+
+    def __call__(self) -> None:
+        for wake in self.wakes:
+            wake()
+
+
+class Entry(core.Entry[T, R], gc=False):
+    """An item that a queue has accepted, and what became of it.
+
+    Attributes:
+        id: follows the order of admission; unique within a run.
+        item: what was enqueued; None once settled.
+        priority: its level; 0 goes first.
+        enqueued_at: when it was admitted [s, trio's clock].
+        status: where it is.
+        attempts: runs on it that ended in a verdict [count].
+    """
+
+    async def wait(self) -> Result[R]:
+        """Wait until it is settled, and return what became of it.
+
+        Never raises for an item that failed. Cancelling this ends the waiting, not the
+        entry.
+        """
+        if self.settled:
+            await trio.lowlevel.checkpoint()
+        else:
+            wake = partial(trio.lowlevel.reschedule, trio.lowlevel.current_task())
+            self._add(wake)
+
+            def give_up(_: object) -> trio.lowlevel.Abort:
+                self._remove(wake)
+                return trio.lowlevel.Abort.SUCCEEDED
+
+            await trio.lowlevel.wait_task_rescheduled(give_up)
+        return self.verdict
+
+    async def result(self) -> R:
+        """Wait until it is settled, and return its value.
+
+        Raises:
+            Exception: the very error that it failed with, with the traceback it had when
+                it settled, so that many waiters do not grow it; what is no exception
+                comes as an `ItemError`.
+        """
+        await self.wait()
+        return self.value()
+
+    def value(self) -> R:
+        """Return the value of a settled entry, or raise its error; see `result`."""
+        answer: Any = self.answer
+        if self.status is _SUCCEEDED:
+            return answer.value if type(answer) is Result else answer  # type: ignore[no-any-return]  # the processor's, of type R
+        verdict = self.verdict
+        if isinstance(verdict.error, BaseException):
+            raise verdict.error.with_traceback(self.trace)
+        raise error_of(verdict, self.item, self.attempts)
+
+    def withdraw(self, _: object = None) -> trio.lowlevel.Abort:
+        """Cancel the entry because its only waiter was cancelled."""
+        self.wake = None
+        self.cancel()
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _add(self, wake: Callable[[], object]) -> None:
+        if self.wake is None:
+            self.wake = wake
+        elif isinstance(self.wake, _Waiters):
+            self.wake.wakes.append(wake)
+        else:
+            self.wake = _Waiters([self.wake, wake])
+
+    def _remove(self, wake: Callable[[], object]) -> None:
+        if isinstance(self.wake, _Waiters):
+            self.wake.wakes.remove(wake)
+        else:
+            self.wake = None

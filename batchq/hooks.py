@@ -1,0 +1,169 @@
+"""Hooks: let the outside watch, never steer.
+
+A hook is a plain function, told what has just happened. It cannot change a result, delay
+the queue by awaiting, or break it by raising.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import attrs
+
+from batchq.core.batch import Batch
+from batchq.core.job import Job
+from batchq.core.result import Result
+from batchq.errors import HookError, OptionError
+
+__all__ = ["Hooks", "JobHooks", "Watchers"]
+
+logger = logging.getLogger("batchq")
+
+T = TypeVar("T")
+R = TypeVar("R")
+Args = ParamSpec("Args")
+
+
+@attrs.frozen(kw_only=True)
+class Hooks(Generic[T, R]):
+    """The functions to tell, by event; None tells nobody.
+
+    Attributes:
+        on_enqueue: (item) after admission, before the item can start; not for an incoming
+            item that is dropped.
+        on_batch_start: (batch) just before each call.
+        on_batch_complete: (batch, results) after each call, whatever its end; one result
+            per item, in order.
+        on_processed: (item, result) once per item that succeeded or failed for good, in
+            batch order, before that call's `on_batch_complete`.
+        on_queue_size_change: (size) [items waiting] after it changed, at most once per
+            step of the queue; the last value always comes.
+        on_error: (error) a call, a hook or a check raised; not a single item's failure.
+        on_retry: (item, error, attempt, delay) a failed item comes again in `delay` [s].
+        on_drop: (item, reason) it left without a call: overflow, cancelled or closed.
+
+    Raises:
+        TypeError: a hook is no function, or an async one.
+    """
+
+    on_enqueue: Callable[[T], object] | None = None
+    on_batch_start: Callable[[Batch[T]], object] | None = None
+    on_batch_complete: Callable[[Batch[T], Sequence[Result[R]]], object] | None = None
+    on_processed: Callable[[T, Result[R]], object] | None = None
+    on_queue_size_change: Callable[[int], object] | None = None
+    on_error: Callable[[Exception], object] | None = None
+    on_retry: Callable[[T, Exception, int, float], object] | None = None
+    on_drop: Callable[[T, str], object] | None = None
+
+    def __attrs_post_init__(self) -> None:
+        for field in attrs.fields(type(self)):
+            _check(field.name, getattr(self, field.name))
+
+
+@attrs.frozen(kw_only=True)
+class JobHooks(Hooks[Job[Any], Any]):
+    """The functions to tell of durable jobs: the names of `Hooks`, with a `Job` as item.
+
+    Attributes:
+        on_lease_lost: (job) its lease ran out and somebody else has it; what this worker
+            makes of it is not written.
+        on_store_error: (error) the store could not do it; the worker tries again.
+    """
+
+    on_lease_lost: Callable[[Job[Any]], object] | None = None
+    on_store_error: Callable[[Exception], object] | None = None
+
+
+EVENTS = tuple(field.name for field in attrs.fields(Hooks))
+
+
+def _check(name: str, hook: object) -> None:
+    if hook is None:
+        return
+    if not callable(hook):
+        raise TypeError(f"{name} must be a function or None, got {hook!r}")
+    call = getattr(hook, "__call__", hook)  # noqa: B004 - callable objects may be async too
+    if inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(call):
+        raise TypeError(f"{name} must be a plain function: a hook watches and is not awaited")
+
+
+class Watchers(Generic[T, R]):
+    """The hooks of one queue: who is to be told of each event, in order.
+
+    An event that nobody watches is an empty tuple, so that telling it costs one test.
+
+    Attributes:
+        errors: hooks that raised [count].
+    """
+
+    def __init__(
+        self, hooks: Hooks[T, R] | Iterable[Hooks[T, R]] | None, owner: object, base: type
+    ) -> None:
+        """Gather the hooks.
+
+        Args:
+            hooks: one or more; each event goes to them in order.
+            owner: the queue; its methods of a hook's name come first.
+            base: the class whose subclass `owner` is.
+
+        Raises:
+            OptionError: `hooks` are no Hooks.
+            TypeError: a hook is no function, or an async one.
+        """
+        given = [] if hooks is None else [hooks] if isinstance(hooks, Hooks) else list(hooks)
+        for each in given:
+            if not isinstance(each, Hooks):
+                raise OptionError(f"hooks must be Hooks or a list of Hooks, got {each!r}")
+
+        def told(event: str) -> tuple[Callable[..., object], ...]:
+            method = getattr(owner, event, None) if not hasattr(base, event) else None
+            _check(event, method)
+            found = [method, *(getattr(each, event) for each in given)]
+            return tuple(hook for hook in found if hook is not None)
+
+        self.errors = 0
+        self.on_enqueue: tuple[Callable[[T], object], ...] = told("on_enqueue")
+        self.on_batch_start: tuple[Callable[[Batch[T]], object], ...] = told("on_batch_start")
+        self.on_batch_complete: tuple[Callable[[Batch[T], Sequence[Result[R]]], object], ...]
+        self.on_batch_complete = told("on_batch_complete")
+        self.on_processed: tuple[Callable[[T, Result[R]], object], ...] = told("on_processed")
+        self.on_queue_size_change: tuple[Callable[[int], object], ...]
+        self.on_queue_size_change = told("on_queue_size_change")
+        self.on_error: tuple[Callable[[Exception], object], ...] = told("on_error")
+        self.on_retry: tuple[Callable[[T, Exception, int, float], object], ...]
+        self.on_retry = told("on_retry")
+        self.on_drop: tuple[Callable[[T, str], object], ...] = told("on_drop")
+        # Whether anybody wants to know of the results of calls.
+        self.of_calls = bool(self.on_batch_complete or self.on_processed or self.on_retry)
+        self.of_calls = self.of_calls or bool(self.on_drop)
+
+    def tell(
+        self,
+        hooks: tuple[Callable[Args, object], ...],
+        *args: Args.args,
+        **kwargs: Args.kwargs,
+    ) -> None:
+        """Call `hooks`, one event of this object's own; report those that raise."""
+        for hook in hooks:
+            try:
+                returned = hook(*args, **kwargs)
+                if returned is not None and inspect.isawaitable(returned):
+                    _refuse(returned)
+            except Exception as error:
+                # A dashboard must never take the queue down with it.
+                self.errors += 1
+                logger.exception("hook %r raised", hook)
+                if hook not in self.on_error:
+                    report = HookError(getattr(hook, "__name__", repr(hook)), error)
+                    report.__cause__ = error
+                    self.tell(self.on_error, report)
+
+
+def _refuse(returned: object) -> None:
+    close = getattr(returned, "close", None)
+    if close is not None:
+        close()  # or Python warns that the coroutine was never awaited
+    raise TypeError("a hook must be a plain function; this one returned something to await")

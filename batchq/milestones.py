@@ -1,0 +1,139 @@
+"""Who waits for a queue as a whole: for room, until it is idle, until it is drained.
+
+Rule 1: nothing is decided here; the pump calls `look` at the end of each of its steps.
+Rule 2: a drain belongs to the queue, not to its callers: they join it, and cancelling
+them ends their waiting only.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import attrs
+import trio
+
+from batchq.core.batcher import Batcher
+from batchq.core.statistics import DrainReport, QueueStats
+from batchq.errors import DrainTimeout, OptionError
+from batchq.pump import Pump
+
+__all__ = ["Milestones", "seconds"]
+
+
+@attrs.define(eq=False)
+class _Drain:
+    """A drain that callers wait for together."""
+
+    began: QueueStats
+    deadline: float = math.inf
+    ended: trio.Event = attrs.field(factory=trio.Event)
+    report: DrainReport | None = None
+    remaining: int = 0
+
+
+@attrs.define(eq=False)
+class Milestones:
+    """The waiting of one queue's callers.
+
+    Attributes:
+        name: the queue's, for messages.
+        batcher: decides.
+        pump: is told when to look again; set once it is made.
+        failed: whether a drain has run out of time.
+    """
+
+    name: str
+    batcher: Batcher[Any, Any]
+    pump: Pump[Any, Any] | None = None
+    failed: bool = False
+    _drain: _Drain | None = None
+    _idle: trio.Event | None = None
+    _room: trio.Event | None = None
+
+    def look(self, now: float) -> None:
+        """Wake those whose time has come at `now` [s]."""
+        if self._drain is not None:
+            self._look_at_drain(self._drain, now)
+        if self._idle is not None and self.batcher.idle:
+            self._idle.set()
+            self._idle = None
+        if self._room is not None and self.batcher.door.room():
+            self.wake_room()
+
+    def wake_room(self) -> None:
+        """Let those who wait for room look again."""
+        if self._room is not None:
+            self._room.set()
+            self._room = None
+
+    async def wait_room(self) -> None:
+        """Wait until something may have made room."""
+        if self._room is None:
+            self._room = trio.Event()
+        await self._room.wait()
+
+    async def wait_idle(self) -> None:
+        """Wait until nothing waits and no call runs."""
+        await trio.lowlevel.checkpoint()
+        while not self.batcher.idle:
+            if self._idle is None:
+                self._idle = trio.Event()
+            await self._idle.wait()
+
+    async def drain(self, timeout: float) -> DrainReport:  # noqa: ASYNC109
+        """Begin a drain or join the one under way, at the earlier of the deadlines."""
+        now = trio.current_time()
+        if self._drain is None:
+            self._drain = _Drain(began=self.batcher.stats(now))
+            self.batcher.drain()
+            self.wake_room()
+        drain = self._drain
+        drain.deadline = min(drain.deadline, now + timeout)
+        self._look_at_drain(drain, now)
+        if self.pump is not None and not drain.ended.is_set():
+            self.pump.limit = drain.deadline
+            self.pump.wake()
+        await drain.ended.wait()
+        if drain.report is None:
+            raise DrainTimeout(
+                f"queue {self.name!r} was not drained in time: {drain.remaining} entries are"
+                " left; the queue is paused and closed, and drain() goes on",
+                remaining=drain.remaining,
+            )
+        return drain.report
+
+    def _look_at_drain(self, drain: _Drain, now: float) -> None:
+        if self.batcher.idle:
+            ended = self.batcher.stats(now)
+            drain.report = DrainReport(
+                succeeded=ended.succeeded - drain.began.succeeded,
+                failed=ended.failed - drain.began.failed,
+                dropped=ended.dropped - drain.began.dropped,
+                cancelled=ended.cancelled - drain.began.cancelled,
+            )
+        elif drain.deadline <= now:
+            self.batcher.stop_draining(now)
+            drain.remaining = self.batcher.size
+            self.failed = True
+        else:
+            return
+        if self.pump is not None:
+            self.pump.limit = math.inf
+            if drain.report is None:
+                self.pump.cancel_calls()
+        self._drain = None
+        drain.ended.set()
+
+
+def seconds(timeout: float | None) -> float:
+    """Read a timeout [s]; None is no limit.
+
+    Raises:
+        OptionError: it is negative, or no number.
+    """
+    if timeout is None:
+        return math.inf
+    if not timeout >= 0:  # refuses NaN too
+        raise OptionError(f"timeout must be at least 0 seconds or None, got {timeout!r}")
+    return timeout

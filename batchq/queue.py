@@ -1,0 +1,423 @@
+"""`BatchedQueue`: what callers see. The core decides, the pump waits, this hands over.
+
+Rule 1: no decision is made here: which items, when, again or not is the core's.
+Rule 2: `enqueue` is a cancel point *before* admission; an item that was admitted is in.
+Rule 3: whoever waits is woken by the very step that settles what they wait for.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Iterable, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, Final, Generic, TypeVar, Unpack
+
+import attrs
+import trio
+
+from batchq.core.admission import Intake
+from batchq.core.batcher import Batcher
+from batchq.core.entry import Entry as CoreEntry
+from batchq.core.options import Options, read_settings
+from batchq.core.statistics import DrainReport, QueueStats
+from batchq.errors import QueueClosed, QueueError
+from batchq.handle import Entry
+from batchq.hooks import Watchers
+from batchq.milestones import Milestones, seconds
+from batchq.nest import Nest
+from batchq.pump import Processor, Pump, Verdicts, the_processor
+
+__all__ = ["BatchedQueue", "work_queue"]
+
+logger = logging.getLogger("batchq")
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_SCHEDULE_EVERY: Final = 64  # calls of enqueue between two that let other tasks run
+
+
+class BatchedQueue(Generic[T, R]):
+    """Collects items into batches and hands each batch to one async function.
+
+    Use it as a context manager; leaving the block drains it:
+
+        async with BatchedQueue(send_all, batch_size=50, flush_interval=5.0) as queue:
+            await queue.enqueue(message)
+
+    Or subclass it: options become class attributes, the processor `process_batch`, and
+    methods with a hook's name are told first.
+
+    Args:
+        processor: `async (batch) -> results`: one answer per item, in order, where an
+            answer is a `Result`, an exception (a failure) or any value (a success); or a
+            mapping from entry id to answer; or None: all succeeded. Raising fails every
+            item of the call that has no verdict yet.
+        options: see `Options` and the classes in `batchq.core.options`.
+
+    Attributes:
+        name: label in logs and messages.
+
+    Raises:
+        TypeError: no such option, or the processor is missing or not async.
+        OptionError: a value out of its range, or two at odds with each other.
+    """
+
+    name: str
+    _verdicts: Verdicts[T] | None = None
+
+    def __init__(
+        self, processor: Processor[T] | None = None, /, **options: Unpack[Options]
+    ) -> None:
+        given: dict[str, Any] = dict(options)
+        for key in Options.__annotations__:
+            if key not in given and hasattr(type(self), key):
+                given[key] = getattr(type(self), key)
+        settings = read_settings(given)
+        self.name = settings.name
+        self._shutdown_timeout = settings.time.shutdown_timeout
+        self._cancel_abandoned = settings.time.cancel_abandoned
+        self._watchers: Watchers[T, R] = Watchers(given.get("hooks"), self, BatchedQueue)
+        self._batcher: Batcher[T, R] = Batcher(
+            settings, name=self.name, owner=self, make=Entry, leave=self._verdicts is not None
+        )
+        self._door = self._batcher.door
+        self._door.set_intake(Intake.UNOPENED)
+        self._admit = self._door.enqueue
+        # Whether a new item may mean that somebody is told: most queues never tell.
+        self._telling = bool(self._watchers.on_enqueue) or settings.room.drop_policy.drops
+        self._milestones = Milestones(self.name, self._batcher)
+        self._pump: Pump[T, R] = Pump(
+            batcher=self._batcher,
+            processor=the_processor(processor, getattr(self, "process_batch", None)),
+            watchers=self._watchers,
+            timeout=settings.time.processor_timeout or math.inf,
+            rng=given.get("rng") or random.Random(),  # noqa: S311 - jitter is no secret
+            verdicts=self._verdicts,
+            see=self._milestones.look,
+            name=self.name,
+        )
+        self._milestones.pump = self._pump
+        self._nest = Nest()
+        self._calls = 0
+
+    async def enqueue(
+        self, item: T, priority: int | None = None, *, delay: float = 0.0
+    ) -> Entry[T, R]:
+        """Hand an item over; returns at its admission, not at its completion.
+
+        Waits for room if the queue is full and its `drop_policy` is to block. Always a
+        cancel point, before admission; lets other tasks run at every 64th call and
+        whenever it waits.
+
+        Args:
+            item: anything.
+            priority: its level [0 goes first]; None: `default_priority`.
+            delay: it does not start before so long from now [s].
+
+        Returns:
+            Its entry; already DROPPED if the drop policy gave the incoming item up.
+
+        Raises:
+            QueueFull: no room, and the policy is to refuse, or this is the queue's own
+                processor, where waiting could never end.
+            QueueClosed, QueuePaused: nothing comes in.
+            OptionError: no such priority or delay.
+        """
+        self._calls += 1
+        if self._calls % _SCHEDULE_EVERY:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
+        now = self._pump.now or self._pump.begin()
+        entry = self._admit(item, priority, now, delay=delay)
+        if entry is None:
+            return await self._wait_for_room(item, priority, delay)
+        if self._telling:
+            self._pump.tell_enqueued([entry])
+        return entry  # type: ignore[return-value]  # made by `make`
+
+    def enqueue_nowait(
+        self, item: T, priority: int | None = None, *, delay: float = 0.0
+    ) -> Entry[T, R]:
+        """Hand an item over without waiting; see `enqueue`.
+
+        Raises:
+            QueueFull: no room, where `enqueue` would wait or the policy is to refuse.
+        """
+        now = self._pump.now or self._pump.begin()
+        entry = self._admit(item, priority, now, delay=delay)
+        if entry is None:
+            raise self._door.full_error()
+        if self._telling:
+            self._pump.tell_enqueued([entry])
+        return entry  # type: ignore[return-value]  # made by `make`
+
+    async def enqueue_many(
+        self, items: Iterable[T], priority: int | None = None, *, delay: float = 0.0
+    ) -> list[Entry[T, R]]:
+        """Hand items over, in order: one admission per item, one wake-up for all.
+
+        Returns their entries, one per item, in order. An error is as `enqueue`'s; the
+        entries of what was admitted before run on and are in its `entries`.
+        """
+        await trio.lowlevel.checkpoint()
+        left: Sequence[T] = items if isinstance(items, list | tuple) else list(items)
+        entries: list[Entry[T, R]] = []
+        try:
+            while True:
+                entries += self._admit_many(
+                    left[len(entries) :] if entries else left, priority, delay
+                )
+                if len(entries) >= len(left):
+                    return entries
+                entries.append(await self._wait_for_room(left[len(entries)], priority, delay))
+        except QueueError as error:
+            error.entries = [*entries, *error.entries]
+            raise
+
+    def enqueue_many_nowait(
+        self, items: Sequence[T], priority: int | None = None, *, delay: float = 0.0
+    ) -> list[Entry[T, R]]:
+        """Hand all of the items over without waiting, or none of them.
+
+        Raises:
+            QueueFull: there is no room for all, where `enqueue_many` would wait.
+        """
+        entries = self._admit_many(items, priority, delay)
+        if len(entries) < len(items):
+            for entry in entries:
+                entry.cancel()
+            raise self._door.full_error()
+        return entries
+
+    async def process(self, item: T, priority: int | None = None, *, delay: float = 0.0) -> R:
+        """Hand an item over, wait for it and return its own value.
+
+        Cancelling this takes the item back if its batch has not started; else its result
+        is recorded and nobody gets it.
+
+        Raises:
+            Exception: as `enqueue`, and as `Entry.result`.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        entry: Any = self._admit(item, priority, self._pump.now or self._pump.begin(), delay=delay)
+        if entry is None:
+            entry = await self._wait_for_room(item, priority, delay)
+        elif self._telling:
+            self._pump.tell_enqueued([entry])
+        if not entry.settled:
+            # Entry.wait, written out for the only waiter: cancelling it cancels the entry.
+            entry.wake = partial(trio.lowlevel.reschedule, trio.lowlevel.current_task())
+            await trio.lowlevel.wait_task_rescheduled(entry.withdraw)
+        return entry.value()  # type: ignore[no-any-return]  # made by `make`
+
+    def room(self) -> int:
+        """Count the items that would come in now without waiting or dropping [items]."""
+        return self._door.room()
+
+    async def wait_room(self) -> None:
+        """Wait until `room()` is at least 1."""
+        self._check_open()
+        await trio.lowlevel.checkpoint()
+        while not self._door.room():
+            self._check_open()
+            await self._milestones.wait_room()
+
+    def pause(self, *, accept: bool = True) -> None:
+        """Start no call until `resume`; what is in flight goes on. No effect in a drain.
+
+        Args:
+            accept: False: let nothing in either; `enqueue` raises `QueuePaused`, and
+                producers that wait for room go on waiting.
+        """
+        self._check_open()
+        self._batcher.pause(accept=accept)
+        self._pump.wake()
+
+    def resume(self) -> None:
+        """Take back a `pause`: full concurrency at once."""
+        self._check_open()
+        self._batcher.resume(trio.current_time())
+        self._pump.wake()
+
+    def close(self) -> None:
+        """Shut the intake for good; what is held goes on as usual."""
+        self._door.set_intake(Intake.CLOSED)
+        self._milestones.wake_room()
+        self._pump.wake()
+
+    async def flush(self, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        """Start what is pending now, and wait until it is settled or delayed.
+
+        Later arrivals are not waited for. A pause is not lifted.
+
+        Args:
+            timeout: how long to wait [s]; None is no limit.
+
+        Raises:
+            trio.TooSlowError: the time was up; nothing is cancelled.
+            RuntimeError: called by the queue's own processor, where it could never end.
+        """
+        self._check_outside("flush")
+        flush = self._batcher.flush()
+        self._pump.wake()
+        done = trio.Event()
+        flush.wake = done.set
+        if not flush.left:
+            done.set()
+        try:
+            with trio.fail_after(seconds(timeout)):
+                await done.wait()
+        finally:
+            self._batcher.waiting.forget_flush(flush)
+
+    async def wait_idle(self) -> None:
+        """Wait until nothing waits and no call runs; raises as `flush` does."""
+        self._check_outside("wait_idle")
+        await self._milestones.wait_idle()
+
+    async def drain(self, timeout: float | None = None) -> DrainReport:  # noqa: ASYNC109
+        """Close, lift a pause, make everything due and wait until nothing is left.
+
+        A second drain joins the first one, at the earlier of the two deadlines.
+        Cancelling this ends the waiting only.
+
+        Args:
+            timeout: how long it may take [s]; None is no limit. When it is up, calls in
+                flight are cancelled, their entries wait again with no attempt spent, and
+                the queue is left paused and closed; draining again goes on.
+
+        Returns:
+            What settled since the drain began.
+
+        Raises:
+            DrainTimeout: the time was up; `remaining` entries are left.
+            RuntimeError: as `flush`.
+        """
+        self._check_outside("drain")
+        return await self._milestones.drain(seconds(timeout))
+
+    def stats(self, *, recount: bool = False) -> QueueStats:
+        """Tell the counts; with `recount`, count what waits one by one instead."""
+        now = trio.current_time() if self._nest.open else 0.0
+        stats = self._batcher.stats(now, recount=recount)
+        return attrs.evolve(stats, hook_errors=self._watchers.errors)
+
+    def cancel_entry(self, entry: CoreEntry[Any, Any]) -> bool:
+        """Do what `entry.cancel()` says, for an entry of this queue."""
+        item = entry.item
+        now = trio.current_time() if self._door.producers else None
+        cancelled = self._batcher.cancel_entry(entry, now)
+        if cancelled:
+            self._watchers.tell(self._watchers.on_drop, item, "cancelled")
+        elif self._cancel_abandoned:
+            self._pump.cancel_unwanted(entry)
+        self._pump.wake()
+        return cancelled
+
+    async def __aenter__(self) -> BatchedQueue[T, R]:
+        nursery = await self._nest.enter()
+        self._door.set_intake(Intake.OPEN)
+        nursery.start_soon(self._pump.run, nursery)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None and not self._milestones.failed:
+                await self.drain(self._shutdown_timeout)
+        finally:
+            try:
+                await self._nest.leave(error)
+            finally:
+                self._end()
+
+    def _admit_many(
+        self, items: Sequence[T], priority: int | None, delay: float
+    ) -> list[Entry[T, R]]:
+        pump = self._pump
+        now = pump.begin() if pump.now is None else pump.now
+        try:
+            entries: Any = self._door.enqueue_many(items, priority, now, delay=delay)
+        except QueueError as error:
+            admitted: Any = error.entries
+            self._pump.tell_enqueued(admitted)
+            raise
+        if self._telling:
+            self._pump.tell_enqueued(entries)
+        return entries  # type: ignore[no-any-return]  # made by `make`
+
+    async def _wait_for_room(self, item: T, priority: int | None, delay: float) -> Entry[T, R]:
+        if self._pump.inside():
+            # Its own call holds the slot that would make room.
+            raise self._door.full_error()
+        wake = partial(trio.lowlevel.reschedule, trio.lowlevel.current_task())
+        producer = self._door.park(item, priority, delay=delay, wake=wake)
+        self._pump.wake()
+
+        def withdraw(_: object) -> trio.lowlevel.Abort:
+            self._door.unpark(producer, trio.current_time())
+            self._pump.wake()
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(withdraw)
+        if producer.error is not None:
+            raise producer.error
+        entry: Any = producer.entry
+        return entry  # type: ignore[no-any-return]  # admitted, or it had an error
+
+    def _end(self) -> None:
+        """Settle what is left, and say so."""
+        error = QueueClosed(f"queue {self.name!r} ended before this item had a verdict")
+        for item in self._batcher.end(error):
+            self._watchers.tell(self._watchers.on_drop, item, "closed")
+        self._pump.look(trio.current_time())
+        self._milestones.wake_room()
+        self._pump.wake()
+
+    def _check_open(self) -> None:
+        if not self._nest.open:
+            raise QueueClosed(
+                f"queue {self.name!r} is not running; use it inside its 'async with' block"
+            )
+
+    def _check_outside(self, call: str) -> None:
+        self._check_open()
+        if self._pump.inside():
+            raise RuntimeError(
+                f"{call}() by the queue's own processor could never end: it would wait for"
+                " the call that waits for it"
+            )
+
+
+class _WorkQueue(BatchedQueue[T, R]):
+    """A queue whose items come back from elsewhere; see `work_queue`."""
+
+    def __init__(
+        self, processor: Processor[T], verdicts: Verdicts[T], **options: Unpack[Options]
+    ) -> None:
+        self._verdicts = verdicts
+        super().__init__(processor, **options)
+
+
+def work_queue(
+    processor: Processor[T], verdicts: Verdicts[T], **options: Unpack[Options]
+) -> BatchedQueue[T, Any]:
+    """Make a queue for the durable tier.
+
+    Args:
+        processor: as for `BatchedQueue`.
+        verdicts: awaited, shielded, when a call was judged, before its hooks and the
+            release of its slot; gets the batch and one result per item, in order. What
+            would return to the queue (retry, snooze, throttled) leaves it instead.
+        options: as for `BatchedQueue`; no `retry`.
+    """
+    return _WorkQueue(processor, verdicts, **options)
