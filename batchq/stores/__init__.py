@@ -1,0 +1,1 @@
+"""Where jobs live: synchronous, group-sized, one driver each, no trio."""
