@@ -1,0 +1,1 @@
+"""The newsletter campaign: recipients, an SMTP server, workers, a kill, a report."""

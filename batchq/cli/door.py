@@ -1,0 +1,73 @@
+"""What the commands share that look into a store: its URL, and opening it untouched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import quote
+
+import click
+
+from batchq.cli.refusal import Refusal
+
+if TYPE_CHECKING:
+    from batchq.stores.base import Store
+
+__all__ = ["DEFAULT_URL", "existing_store", "store_options"]
+
+DEFAULT_URL: Final = "sqlite:///batchq.db"
+_SQLITE: Final = "sqlite:///"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def store_options(command: F) -> F:
+    """Give a command --url and --json."""
+    command = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(
+        command
+    )
+    return click.option(
+        "--url",
+        envvar="BATCHQ_URL",
+        default=DEFAULT_URL,
+        show_default=True,
+        show_envvar=True,
+        metavar="URL",
+        help="The store.",
+    )(command)
+
+
+@contextmanager
+def existing_store(url: str) -> Iterator[Store]:
+    """Open a store that is there already.
+
+    Raises:
+        Refusal: there is none; looking for jobs must not make a database, nor tables in
+            somebody else's.
+    """
+    if url.startswith("memory:"):
+        raise Refusal("a memory: store lives inside one process; there is nothing to look at")
+    if url.startswith(_SQLITE):
+        _check_sqlite(url, Path(url.removeprefix(_SQLITE)))
+    from batchq.stores.url import open_store
+
+    with closing(open_store(url)) as store:
+        yield store
+
+
+def _check_sqlite(url: str, path: Path) -> None:
+    import sqlite3
+
+    if not path.is_file():
+        raise Refusal(f"there is no database {path} (--url {url}); `batchq demo` makes one")
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
+            found = connection.execute(
+                "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'batchq_jobs'"
+            ).fetchone()
+    except sqlite3.Error as error:
+        raise Refusal(f"cannot read {path}: {error}") from None
+    if found is None:
+        raise Refusal(f"{path} is a database without jobs of batchq")

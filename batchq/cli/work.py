@@ -1,0 +1,154 @@
+"""`batchq work`: run workers for somebody's own module."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from batchq.cli.refusal import Refusal
+
+if TYPE_CHECKING:
+    from batchq.manager import QueueManager
+
+__all__ = ["load_manager", "queue_slots", "work", "work_command"]
+
+_TARGET: Final = re.compile(r"(?P<module>[\w.]+)(?::(?P<name>\w+))?")
+_PARENT_CHECK: Final = 0.5
+
+
+@click.command()
+@click.argument("target", metavar="MODULE[:MANAGER]")
+@click.option(
+    "-q",
+    "--queues",
+    "names",
+    multiple=True,
+    metavar="NAME[=N][,...]",
+    help="Work on these queues only, each with at most N batches at a time.",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Run so many worker processes; one that crashes is started again.",
+)
+@click.option(
+    "--url",
+    metavar="URL",
+    help="The store, for a manager that names none itself: sets BATCHQ_URL.",
+)
+@click.option("--parent", type=int, hidden=True)
+@click.pass_context
+def work(
+    ctx: click.Context,
+    *,
+    target: str,
+    names: Sequence[str],
+    processes: int,
+    url: str | None,
+    parent: int | None,
+) -> None:
+    """Run workers for the QueueManager in your module, until Ctrl-C or SIGTERM.
+
+    MODULE is looked for in the current directory first; MANAGER is its QueueManager, called
+    `manager` if you do not say. The first signal lets running batches finish, a second one
+    stops now: what was not finished is run again by the next worker.
+
+    \b
+    Example: myapp.py holds  manager = QueueManager("sqlite:///jobs.db")
+        batchq work myapp:manager
+        batchq work myapp:manager -q email=5,ai=2 --processes 4
+    """  # noqa: D301 - click's mark, not a backslash
+    if url is not None:
+        os.environ["BATCHQ_URL"] = url
+    sys.path.insert(0, str(Path.cwd()))
+    slots = queue_slots(names)
+    if processes > 1:
+        from batchq.cli.supervisor import Supervisor
+
+        _module_and_name(target)
+        ctx.exit(Supervisor(work_command(target, names), processes).run())
+    if parent is not None:
+        threading.Thread(target=_stop_with, args=(parent,), daemon=True).start()
+    load_manager(target).run(queues=slots)
+
+
+def work_command(target: str, names: Sequence[str] = ()) -> list[str]:
+    """Return the command that runs one worker process, which stops when this one is gone."""
+    queues = [part for name in names for part in ("-q", name)]
+    parent = str(os.getpid())
+    return [sys.executable, "-m", "batchq", "work", target, *queues, "--parent", parent]
+
+
+def queue_slots(names: Sequence[str]) -> dict[str, int | None] | None:
+    """Read `-q email=5,ai -q pdf` as {"email": 5, "ai": None, "pdf": None}; none as None."""
+    slots: dict[str, int | None] = {}
+    for part in (part.strip() for name in names for part in name.split(",")):
+        queue, equals, count = part.partition("=")
+        if not queue or (equals and not (count.isascii() and count.isdecimal() and int(count))):
+            raise Refusal(f"--queues wants NAME or NAME=N with N from 1, got {part!r}")
+        if queue in slots:
+            raise Refusal(f"--queues names {queue!r} twice")
+        slots[queue] = int(count) if equals else None
+    return slots or None
+
+
+def load_manager(target: str) -> QueueManager:
+    """Import the manager that `target` names.
+
+    Raises:
+        Refusal: there is no such module, no such name in it, or it is no QueueManager.
+            Whatever the module itself raises passes, for its author needs the traceback.
+    """
+    from batchq.manager import QueueManager
+
+    module_name, name = _module_and_name(target)
+    module = import_module(module_name)
+    managers = sorted(key for key, it in vars(module).items() if isinstance(it, QueueManager))
+    there = f"; it has {', '.join(managers)}" if managers else " and no QueueManager at all"
+    try:
+        found = getattr(module, name)
+    except AttributeError:
+        raise Refusal(f"module {module_name!r} has no {name!r}{there}") from None
+    if not isinstance(found, QueueManager):
+        kind = type(found).__name__
+        raise Refusal(f"{module_name}:{name} is no QueueManager but of type {kind}{there}")
+    return found
+
+
+def _module_and_name(target: str) -> tuple[str, str]:
+    match = _TARGET.fullmatch(target)
+    if match is None or target.endswith(".py"):
+        hint = Path(target.partition(":")[0]).stem or "myapp"
+        raise Refusal(f"say MODULE:MANAGER, as in {hint}:manager, not {target!r}")
+    module = match["module"]
+    try:
+        found = find_spec(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name):
+            raise
+        found = None
+    except ValueError:  # a module that was made without a specification, or ".." in the name
+        found = None
+    if found is None:
+        raise Refusal(f"there is no module {module!r} in {Path.cwd()} or on Python's path")
+    return module, match["name"] or "manager"
+
+
+def _stop_with(parent: int) -> None:
+    # A supervisor that was killed cannot pass its end on.
+    while os.getppid() == parent:
+        time.sleep(_PARENT_CHECK)
+    os.kill(os.getpid(), signal.SIGTERM)
