@@ -1,0 +1,71 @@
+"""`batchq stats` and `batchq jobs` look, and change nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from batchq.cli.jobs import STATUSES
+from batchq.core.lifecycle import JobState
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+COMMANDS = [("stats",), ("jobs",), ("job", "1")]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_looking_for_jobs_makes_no_database(
+    batchq: Run, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    done = batchq(*command)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "batchq: there is no database batchq.db (--url sqlite:///batchq.db);"
+        " `batchq demo` makes one\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_looking_for_jobs_makes_no_tables_in_somebody_elses_database(
+    batchq: Run, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    path = tmp_path / "places.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE places (name TEXT)")
+        connection.commit()
+    before = path.read_bytes()
+    done = batchq(*command, "--url", "sqlite:///places.db")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "batchq: places.db is a database without jobs of batchq\n"
+    assert path.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == ["places.db"]
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("memory:", "lives inside one process"),
+        ("sqlite:///text.db", "text.db"),
+        ("nonsense", "nonsense"),
+        ("carrier-pigeon://roof", "carrier-pigeon"),
+    ],
+)
+def test_a_url_that_leads_nowhere_is_one_line(
+    batchq: Run, tmp_path: Path, url: str, said: str
+) -> None:
+    (tmp_path / "text.db").write_text("Dear diary, this is no database at all.")
+    done = batchq("stats", "--url", url)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert said in done.stderr
+
+
+def test_the_statuses_on_offer_are_those_there_are() -> None:
+    readings = {"scheduled", "retrying", "stalled"}
+    assert set(STATUSES) == {state.value for state in JobState} | readings

@@ -1,0 +1,18 @@
+"""What every test shares: how hard Hypothesis tries.
+
+HYPOTHESIS_PROFILE chooses: dev (the default) while writing, ci before a merge, deep
+before a release. The merge's draws are always the same, so that it is judged by what it
+changes; the others draw afresh.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+# No deadlines: two noisy cores make any single example slow now and then.
+settings.register_profile("dev", deadline=None, derandomize=False, max_examples=50)
+settings.register_profile("ci", deadline=None, derandomize=True, max_examples=500)
+settings.register_profile("deep", deadline=None, derandomize=False, max_examples=20_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
