@@ -72,7 +72,9 @@ NOT_IN_CORE = {
 # One row per function, named as Python's __qualname__ does, without "<locals>".
 
 BROAD_EXCEPT: dict[tuple[str, str], str] = {
+    ("core/attempt.py", "Judge._may_retry"): "the retry check is the user's code",
     ("core/payload.py", "Signature._tried"): "a type's own checks are the user's code",
+    ("core/retry.py", "said"): "an error's own __str__ is the user's code",
     ("core/settling.py", "Settling._comes_again"): "the retry check is the user's code",
     ("hooks.py", "Watchers.tell"): "a hook is the user's code, and may break nothing",
     ("pump.py", "Pump._answers"): "the processor is the user's code",

@@ -13,7 +13,7 @@ from batchq.errors import ContractError, ItemError, OptionError
 if TYPE_CHECKING:
     from batchq.core.result import Result
 
-__all__ = ["RetryPolicy", "error_of"]
+__all__ = ["RetryPolicy", "error_of", "said"]
 
 
 @attrs.frozen
@@ -57,8 +57,14 @@ class RetryPolicy:
         Raises:
             Exception: whatever the user's check raises.
         """
-        if attempts > self.max_retries:
-            return False
+        return attempts <= self.max_retries and self.permits(result, error)
+
+    def permits(self, result: Result[Any], error: Exception) -> bool:
+        """Tell the same, however many attempts were made.
+
+        Raises:
+            Exception: whatever the user's check raises.
+        """
         if result.retryable is not None:
             return result.retryable
         if isinstance(error, ContractError):
@@ -77,11 +83,20 @@ def error_of(result: Result[Any], item: object, attempts: int) -> Exception:
     """Return a failure's exception; what is none comes wrapped in an `ItemError`."""
     if isinstance(result.error, Exception):
         return result.error
-    said = "no reason given" if result.error is None else str(result.error)
     return ItemError(
-        f"attempt {attempts} failed: {said}",
+        f"attempt {attempts} failed: {said(result.error)}",
         item=item,
         attempt=attempts,
         retryable=result.retryable,
         cause=result.error,
     )
+
+
+def said(error: object) -> str:
+    """Return what an error says, be it an exception or any value."""
+    if error is None:
+        return "no reason given"
+    try:
+        return str(error)
+    except Exception:  # __str__ is the user's code
+        return f"{type(error).__name__}, which cannot say what it is"
