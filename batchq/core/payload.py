@@ -275,10 +275,13 @@ class Signature:
 
 
 def _shape_of(function: Callable[..., object], handler: str) -> inspect.Signature:
+    """Return a function's parameters, without their annotations: those are resolved later."""
     try:
-        return inspect.signature(function)
+        found = inspect.signature(function).parameters.values()
     except (TypeError, ValueError) as error:
         raise TypeError(f"{handler} must be a function, got {function!r}: {error}") from None
+    empty = inspect.Parameter.empty
+    return inspect.Signature([parameter.replace(annotation=empty) for parameter in found])
 
 
 def _hints(function: Callable[..., object], names: set[str]) -> dict[str, object]:
