@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LEASE_RAN_OUT",
+    "MAX_BURIALS",
     "MAX_FAILURES",
     "MOVES",
     "JobState",
@@ -46,6 +47,7 @@ __all__ = [
 T = TypeVar("T")
 
 MAX_FAILURES: Final = 20  # kept per job
+MAX_BURIALS: Final = 1_000  # per claim, so that no commit grows without bound
 LEASE_RAN_OUT: Final = "lease ran out"  # the message of a failure that nobody reported
 
 

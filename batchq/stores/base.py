@@ -72,9 +72,7 @@ class Store(Protocol):
     def get(self, ids: Sequence[int]) -> list[JobRecord | None]:
         """Read jobs; one answer per id, in order, None where there is none."""
 
-    def find(
-        self, where: JobFilter, *, after: int = 0, limit: int = 100
-    ) -> list[JobRecord]:
+    def find(self, where: JobFilter, *, after: int = 0, limit: int = 100) -> list[JobRecord]:
         """List jobs by rising id, from the first above `after`, at most `limit`.
 
         The last id of a page is the `after` of the next: pages neither skip nor repeat

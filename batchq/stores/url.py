@@ -1,8 +1,8 @@
 """From a store's address to the store.
 
-    sqlite:///jobs.db            a file, seen from the folder the process runs in
-    sqlite:////srv/app/jobs.db   a file, by its absolute path
-    memory:                      this process only, and only as long as it lives
+sqlite:///jobs.db            a file, seen from the folder the process runs in
+sqlite:////srv/app/jobs.db   a file, by its absolute path
+memory:                      this process only, and only as long as it lives
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def open_store(
     if scheme == "sqlite" and rest.startswith("///") and rest != "///":
         return _sqlite(url, durability, clock)
     if scheme in _LATER and colon:
-        raise OptionError(f"{scheme} is not available in this version; {_ALLOWED} are: {_hide(url)}")
+        raise OptionError(
+            f"{scheme} is not available in this version; {_ALLOWED} are: {_hide(url)}"
+        )
     raise OptionError(f"a store's URL must be one of {_ALLOWED}, got {_hide(url)}")
 
 

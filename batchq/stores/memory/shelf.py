@@ -2,14 +2,15 @@
 
 Rule 1: a heap's entry counts only while its job still has that very `due_at`; what does
 not count is dropped when it comes to the top, or when it outnumbers what does.
+Rule 2: every change notes how it was before, until `keep` or `undo` ends the transaction.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import Counter, deque
-from collections.abc import Iterator
-from typing import Final, NamedTuple, TypeAlias
+from collections import Counter
+from collections.abc import Hashable, Iterator
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import attrs
 
@@ -40,7 +41,6 @@ class Shelf:
         jobs: by id, in order of storing.
         failures: by job, oldest first.
         workers: by name.
-        newest: failures of all jobs, newest last; some may not be kept any more.
         last_id: the id of the newest job.
     """
 
@@ -50,25 +50,26 @@ class Shelf:
     last_id: int = 0
     _heaps: dict[Key, list[Waiting]] = attrs.field(factory=dict)
     _live: Counter[Key] = attrs.field(factory=Counter)
+    # (which of the dicts above, key, value before; None: there was none)
+    _before: list[tuple[dict[Any, Any], Hashable, object]] = attrs.field(factory=list)
 
-    def add(self, job: JobRecord) -> None:
-        """Take in a new job."""
-        self._live[_key(job)] += 1
-        self.put(job)
+    @property
+    def changed(self) -> bool:
+        """Whether anything was changed since the transaction began."""
+        return bool(self._before)
 
     def put(self, job: JobRecord) -> None:
-        """Keep a job as it is now."""
-        before = self.jobs.get(job.id)
-        self.jobs[job.id] = job
+        """Keep a job as it is now, new or not."""
         key = _key(job)
+        before = self.jobs.get(job.id)
+        self._set(self.jobs, job.id, job)
+        self.last_id = max(self.last_id, job.id)
+        if before is None:
+            self._live[key] += 1
         if job.due_at is None:
             self._live[key] -= 1
-        elif before is None or before.due_at != job.due_at:
-            heap = self._heaps.setdefault(key, [])
-            heapq.heappush(heap, (job.due_at, job.id))
-            if len(heap) > _FEW + 2 * self._live[key]:
-                self._heaps[key] = heap = [entry for entry in heap if self._counts(entry)]
-                heapq.heapify(heap)
+        else:
+            self._push(key, (job.due_at, job.id))
 
     def first(self, key: Key) -> Waiting | None:
         """Return what comes first of a key; None: nothing waits there."""
@@ -87,14 +88,48 @@ class Shelf:
 
     def fail(self, failure: Failure) -> None:
         """Keep a failure, and let go of the job's failures that are too many."""
-        self.failures[failure.job_id] = list(
-            kept([*self.failures.get(failure.job_id, ()), failure])
-        )
+        failures = [*self.failures.get(failure.job_id, ()), failure]
+        self._set(self.failures, failure.job_id, list(kept(failures)))
+
+    def see(self, worker: WorkerRecord) -> None:
+        """Keep what a worker has done."""
+        self._set(self.workers, worker.worker, worker)
 
     def all_failures(self) -> Iterator[Failure]:
         """Walk every kept failure, in no order."""
         for failures in self.failures.values():
             yield from failures
+
+    def keep(self) -> None:
+        """End the transaction: what was changed stays."""
+        self._before.clear()
+
+    def undo(self) -> None:
+        """End the transaction: everything is as it was when it began."""
+        while self._before:
+            kind, key, value = self._before.pop()
+            if value is None:
+                del kind[key]
+            else:
+                kind[key] = value
+        self.last_id = max(self.jobs, default=0)
+        self._heaps.clear()
+        self._live.clear()
+        for job in self.jobs.values():
+            if job.due_at is not None:
+                self._live[_key(job)] += 1
+                self._push(_key(job), (job.due_at, job.id))
+
+    def _set(self, kind: dict[Any, Any], key: Hashable, value: object) -> None:
+        self._before.append((kind, key, kind.get(key)))
+        kind[key] = value
+
+    def _push(self, key: Key, entry: Waiting) -> None:
+        heap = self._heaps.setdefault(key, [])
+        heapq.heappush(heap, entry)
+        if len(heap) > _FEW + 2 * self._live[key]:
+            self._heaps[key] = heap = [*{entry for entry in heap if self._counts(entry)}]
+            heapq.heapify(heap)
 
     def _counts(self, entry: Waiting) -> bool:
         return self.jobs[entry[1]].due_at == entry[0]

@@ -1,0 +1,189 @@
+"""Claiming in SQL: one seek per handler and level, merged; then one update for all.
+
+    (queue, handler, priority) ──> rows by (due_at, id), read until one is not due yet
+
+So what is due tomorrow, and the jobs of handlers that nobody here knows, are never read,
+however many there are; and the first row that is not due says how long to wait.
+"""
+
+from __future__ import annotations
+
+import heapq
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import attrs
+import msgspec
+
+from batchq.core.job import (
+    PRIORITY_LEVELS,
+    Claimed,
+    ClaimedJob,
+    ClaimRequest,
+    ErrorLine,
+    Failure,
+    Receipt,
+)
+from batchq.core.lifecycle import LEASE_RAN_OUT, MAX_BURIALS
+from batchq.stores.sqlite.failures import keep_failures
+from batchq.stores.sqlite.settling import count_ended
+
+__all__ = ["claim"]
+
+# One due_at serves delay, back-off and lease alike, so a job whose worker died is found by
+# the same seek, in the same partial index, as a fresh one. `state IN (...)` is that
+# index's own term: in other words SQLite would not use it.
+_IN_ORDER: Final = """
+    SELECT due_at, id, handler, state, attempt, refunds, max_attempts, priority, worker,
+           enqueued_at, CAST(payload AS BLOB)
+      FROM batchq_jobs
+     WHERE queue = :queue
+       AND handler = :handler
+       AND priority = :priority
+       AND state IN ('pending', 'processing')
+     ORDER BY due_at, id
+"""
+_TAKE: Final = """
+    UPDATE batchq_jobs
+       SET attempt = attempt + 1,
+           crashes = crashes + (state = 'processing'),
+           state = 'processing',
+           due_at = :due_at,
+           worker = :worker,
+           started_at = :now
+     WHERE id IN (SELECT value FROM json_each(:ids))
+"""
+# The attempt rises to fence the last holder; nothing ran, so that one is refunded.
+_BURY: Final = """
+    UPDATE batchq_jobs
+       SET state = 'failed',
+           reason = 'crashed',
+           attempt = attempt + 1,
+           refunds = refunds + 1,
+           due_at = NULL,
+           finished_at = :now
+     WHERE id IN (SELECT value FROM json_each(:ids))
+"""
+
+
+class _Row(NamedTuple):
+    due_at: float
+    id: int
+    handler: str
+    state: str
+    attempt: int
+    refunds: int
+    max_attempts: int | None
+    priority: int
+    worker: str | None
+    enqueued_at: float
+    payload: bytes
+
+
+@attrs.define(eq=False)
+class _Haul:
+    """What one claim has met.
+
+    Attributes:
+        jobs: to be claimed, in claim order.
+        used_up: to be buried.
+        next_due: when the first of the others is due; None: there is none [s].
+        full: whether it stopped before it had met all that is due.
+    """
+
+    limit: int
+    jobs: list[_Row] = attrs.field(factory=list, init=False)
+    used_up: list[_Row] = attrs.field(factory=list, init=False)
+    next_due: float | None = attrs.field(default=None, init=False)
+    full: bool = attrs.field(default=False, init=False)
+
+    def add(self, row: _Row) -> None:
+        """Take in one due row."""
+        limit = row.max_attempts
+        is_used_up = limit is not None and row.attempt - row.refunds >= limit
+        (self.used_up if is_used_up else self.jobs).append(row)
+        self.full = len(self.jobs) == self.limit or len(self.used_up) == MAX_BURIALS
+
+    def wait_until(self, due_at: float) -> None:
+        """Note that something is due at `due_at` [s]."""
+        self.next_due = due_at if self.next_due is None else min(due_at, self.next_due)
+
+
+def claim(connection: sqlite3.Connection, request: ClaimRequest, *, now: float) -> Claimed:
+    """Take due jobs, and bury those that have used up their attempts."""
+    haul = _Haul(request.limit)
+    for level in range(PRIORITY_LEVELS):
+        _gather(connection, request, level=level, now=now, haul=haul)
+        if haul.full:
+            break
+    expired = [row for row in (*haul.used_up, *haul.jobs) if row.state == "processing"]
+    keep_failures(connection, [_run_out(row, now) for row in expired])
+    if haul.used_up:
+        _bury(connection, haul.used_up, request.queue, now)
+    if haul.jobs:
+        due_at = now + request.lease
+        haul.wait_until(due_at)
+        parameters = {"ids": _ids(haul.jobs), "due_at": due_at, "worker": request.worker}
+        connection.execute(_TAKE, {**parameters, "now": now})
+    return Claimed(
+        jobs=[_claimed(row) for row in haul.jobs],
+        buried=len(haul.used_up),
+        wait=_wait(haul, now),
+    )
+
+
+def _gather(
+    connection: sqlite3.Connection, request: ClaimRequest, *, level: int, now: float, haul: _Haul
+) -> None:
+    """Read the due rows of one level, of all known handlers, in order of (due_at, id)."""
+    # Read one row at a time: how many are to be buried, nobody knows before.
+    cursors = [
+        connection.execute(
+            _IN_ORDER, {"queue": request.queue, "handler": handler, "priority": level}
+        )
+        for handler in dict.fromkeys(request.handlers)
+    ]
+    try:
+        for row in map(_Row._make, heapq.merge(*cursors)):
+            if row.due_at > now:
+                haul.wait_until(row.due_at)
+                break
+            haul.add(row)
+            if haul.full:
+                break
+    finally:
+        for cursor in cursors:
+            cursor.close()
+
+
+def _bury(connection: sqlite3.Connection, rows: Sequence[_Row], queue: str, now: float) -> None:
+    connection.execute(_BURY, {"ids": _ids(rows), "now": now})
+    count_ended(connection, Counter({(queue, "failed"): len(rows)}))
+
+
+def _claimed(row: _Row) -> ClaimedJob:
+    return ClaimedJob(
+        receipt=Receipt(row.id, row.attempt + 1),
+        handler=row.handler,
+        payload=row.payload,
+        used=row.attempt + 1 - row.refunds,
+        max_attempts=row.max_attempts,
+        priority=row.priority,
+        enqueued_at=row.enqueued_at,
+    )
+
+
+def _run_out(row: _Row, now: float) -> Failure:
+    return Failure(row.id, row.attempt, now, ErrorLine("text", LEASE_RAN_OUT), row.worker)
+
+
+def _wait(haul: _Haul, now: float) -> float | None:
+    if haul.full:
+        return 0.0
+    return None if haul.next_due is None else max(0.0, haul.next_due - now)
+
+
+def _ids(rows: Sequence[_Row]) -> str:
+    return msgspec.json.encode([row.id for row in rows]).decode()

@@ -1,0 +1,298 @@
+"""Connections to one database file: how they are opened, used and let go of.
+
+Rule 1: one connection of a process writes, another reads for people.
+Rule 2: no connection crosses a fork: a child opens its own and never touches its parent's,
+not even to close them.
+Rule 3: the database's files are opened by SQLite only. To close any other descriptor of
+them would drop this process's locks.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sqlite3
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from batchq.errors import StoreBroken, StoreError
+from batchq.stores.sqlite.lock import FileLock, retry
+from batchq.stores.sqlite.look import SCHEMA, look, read_only, schema_of
+from batchq.stores.sqlite.trouble import is_busy, store_error, translated
+
+__all__ = ["SYNCHRONOUS", "Reader", "Writer", "abandon", "open_writer"]
+
+# What is stored survives: a power cut; the death of every process.
+SYNCHRONOUS: Final = {"full": "FULL", "process": "NORMAL"}
+_OLDEST: Final = (3, 38, 0)
+_WAL_LIMIT: Final = 1_024  # pages, of 4 KiB mostly
+_CHECKPOINT_EVERY: Final = 60.0
+
+
+@attrs.define(eq=False)
+class Writer:
+    """The one writing connection of a process.
+
+    Attributes:
+        path: the file.
+        connection: in autocommit mode.
+        lock: held while a transaction or a checkpoint runs.
+        patience: how long to wait for others [s].
+    """
+
+    path: str
+    connection: sqlite3.Connection
+    lock: FileLock
+    patience: float
+    _broken: StoreError | None = attrs.field(default=None, init=False)
+    _commits: int = attrs.field(default=0, init=False)
+    _next_checkpoint: int = attrs.field(default=64, init=False)
+    _checkpointed_at: float = attrs.field(factory=time.monotonic, init=False)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Run the block as one transaction: all of it, or nothing.
+
+        Raises:
+            StoreError: as `Store.commit` says.
+        """
+        if self._broken is not None:
+            raise StoreBroken(f"{self.path} is not used any more") from self._broken
+        try:
+            with translated(self.path):
+                retry(self._begin, patience=self.patience, path=self.path)
+                yield from self._until_commit()
+        except StoreBroken as error:
+            self._give_up(error)
+            raise
+
+    def checkpoint(self) -> None:
+        """Move what is in the WAL to the database; under the lock."""
+        _, pages, _ = self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        # The WAL does not tell its fill without a checkpoint, so the next one is foretold.
+        per_commit = max(1.0, pages / max(1, self._commits))
+        self._next_checkpoint = max(1, int(_WAL_LIMIT / per_commit))
+        self._commits = 0
+        self._checkpointed_at = time.monotonic()
+
+    def close(self) -> None:
+        """Close the connection; the last one to do so empties the WAL. Idempotent."""
+        with suppress(StoreError), translated(self.path), self.lock.held(self.patience):
+            self.connection.close()
+        self.lock.close()
+
+    def _begin(self) -> bool:
+        if not self.lock.take():
+            return False
+        try:
+            # IMMEDIATE takes the write lock up front: a plain BEGIN that reads first can
+            # fail at its first write, and no waiting helps.
+            self.connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            self.lock.release()
+            if is_busy(error):
+                return False
+            raise
+        return True
+
+    def _until_commit(self) -> Iterator[None]:
+        connection = self.connection
+        try:
+            before = connection.total_changes
+            yield
+            connection.execute("COMMIT")
+            if connection.total_changes != before:
+                self._after_commit()
+        finally:
+            # On a full disk SQLite has rolled back already; a second ROLLBACK would raise.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            self.lock.release()
+
+    def _after_commit(self) -> None:
+        self._commits += 1
+        late = time.monotonic() - self._checkpointed_at >= _CHECKPOINT_EVERY
+        if self._commits < self._next_checkpoint and not late:
+            return
+        try:
+            self.checkpoint()
+        except sqlite3.Error as error:
+            # The commit itself stands, and its answers are worth having: what is wrong
+            # with the disk is said at the next one. No space here is no loss.
+            reason = store_error(error, self.path)
+            if isinstance(reason, StoreBroken):
+                self._give_up(reason)
+
+    def _give_up(self, error: StoreError) -> None:
+        """Use this connection no more: after a failed fsync nobody knows what is written."""
+        self._broken = error
+        with suppress(sqlite3.Error):
+            self.connection.close()
+
+
+@attrs.define(eq=False)
+class Reader:
+    """The connection of a process that reads for people, made when first asked for.
+
+    Attributes:
+        path: the file.
+        patience: how long to wait for others [s].
+    """
+
+    path: str
+    patience: float
+    _connection: sqlite3.Connection | None = attrs.field(default=None, init=False)
+    _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
+
+    @property
+    def connection(self) -> sqlite3.Connection | None:
+        """What is open; None: nothing yet."""
+        return self._connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """Let the block read, from any thread, the store as it was at one moment."""
+        with self._lock, translated(self.path):
+            if self._connection is None:
+                self._connection = read_only(self.path)
+            connection = self._connection
+            retry(lambda: _begin_reading(connection), patience=self.patience, path=self.path)
+            try:
+                yield connection
+            finally:
+                connection.execute("ROLLBACK")
+
+    def version(self) -> int:
+        """Return a number that changes when somebody else has written."""
+        with self._lock, translated(self.path):
+            if self._connection is None:
+                self._connection = read_only(self.path)
+            return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+
+    def close(self) -> None:
+        """Close what is open; idempotent."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
+
+
+def open_writer(path: str, *, durability: str, patience: float) -> Writer:
+    """Open `path` for writing; make the file and its tables if they are missing.
+
+    Raises:
+        NotAStore, StoreTooNew: the file was left untouched.
+        StoreError: it can't be opened.
+    """
+    if sqlite3.sqlite_version_info < _OLDEST:
+        raise StoreError(f"SQLite must be 3.38 or later, this is {sqlite3.sqlite_version}")
+    with translated(path):
+        schema = look(path)
+    _make_file(path)
+    lock = FileLock(path)
+    try:
+        with translated(path), lock.held(patience):
+            connection = _connect(path, durability=durability, patience=patience)
+    except BaseException:
+        lock.close()
+        raise
+    writer = Writer(path, connection, lock, patience)
+    try:
+        if schema != SCHEMA:
+            _migrate(writer)
+    except BaseException:
+        writer.close()
+        raise
+    return writer
+
+
+def abandon(connection: sqlite3.Connection | None) -> None:
+    """Leave a connection of the parent process alone for ever.
+
+    Closing it, as the interpreter does with what nobody needs, could empty the parent's
+    WAL under its feet; so it is made immortal.
+    """
+    if connection is not None:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+def _connect(path: str, *, durability: str, patience: float) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=64
+    )
+    try:
+        retry(lambda: _use_wal(connection, path), patience=patience, path=path)
+        for setting in (
+            f"synchronous = {SYNCHRONOUS[durability]}",
+            "foreign_keys = ON",
+            "wal_autocheckpoint = 0",
+            "secure_delete = OFF",
+            "cache_size = -64000",
+        ):
+            connection.execute(f"PRAGMA {setting}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _use_wal(connection: sqlite3.Connection, path: str) -> bool:
+    try:
+        mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    except sqlite3.OperationalError as error:
+        if is_busy(error):
+            return False
+        raise
+    if mode != "wal":
+        raise StoreError(
+            f"{path} can't be used in WAL mode (it stays {mode}): put it on a local disk"
+        )
+    return True
+
+
+def _begin_reading(connection: sqlite3.Connection) -> bool:
+    try:
+        connection.execute("BEGIN")
+        connection.execute("SELECT 1 FROM batchq_meta").fetchone()
+    except sqlite3.OperationalError as error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        if is_busy(error):
+            return False
+        raise
+    return True
+
+
+def _migrate(writer: Writer) -> None:
+    from batchq.stores.sqlite.schema import migrate  # noqa: PLC0415 - takes 0.3 s
+
+    with writer.transaction():
+        # Another starter may have been first, and it may be newer than this code.
+        if schema_of(writer.connection, writer.path) != SCHEMA:
+            migrate(writer.connection)
+
+
+def _make_file(path: str) -> None:
+    """Make an empty file for its owner only, whatever the umask, if there is none.
+
+    It gets its name when it is closed already: see rule 3.
+    """
+    if Path(path).exists():
+        return
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=".batchq-", dir=Path(path).parent)
+        os.close(descriptor)
+        try:
+            with suppress(FileExistsError):
+                Path(path).hardlink_to(name)
+        finally:
+            Path(name).unlink()
+    except OSError as error:
+        raise StoreError(f"cannot make {path}: {error.strerror}") from error

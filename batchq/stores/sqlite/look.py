@@ -1,0 +1,107 @@
+"""The look at a file before it is touched: is it ours, and do we know its schema?"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from batchq import __version__
+from batchq.errors import NotAStore, StoreError, StoreTooNew
+from batchq.stores.sqlite.trouble import is_busy
+
+__all__ = ["SCHEMA", "look", "read_only", "schema_of"]
+
+SCHEMA: Final = 1
+_TABLES: Final = frozenset(
+    {
+        "batchq_clock",
+        "batchq_errors",
+        "batchq_jobs",
+        "batchq_meta",
+        "batchq_migrations",
+        "batchq_totals",
+        "batchq_workers",
+    }
+)
+_NAMES: Final = "SELECT name FROM sqlite_master WHERE name LIKE 'batchq^_%' ESCAPE '^'"
+_SCHEMA: Final = "SELECT value FROM batchq_meta WHERE name = 'schema'"
+
+
+def look(path: str) -> int | None:
+    """Return the number of a file's schema without touching it or what lies beside it.
+
+    Returns:
+        None: there is no file, or no table of ours in it.
+
+    Raises:
+        NotAStore: no database, or one with tables of our names that are not ours.
+        StoreTooNew: its schema is newer than this code.
+        StoreError: it can't be read.
+    """
+    try:
+        if not Path(path).stat().st_size:
+            return None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreError(f"cannot look at {path}: {error.strerror}") from error
+    try:
+        return _look(path)
+    except (sqlite3.DatabaseError, NotAStore):
+        # Perhaps somebody opened or closed it just then, and half of it was read.
+        return _look(path)
+
+
+def read_only(path: str, *, immutable: bool = False) -> sqlite3.Connection:
+    """Open a database that is there, to read."""
+    address = f"file:{quote(path)}?mode=ro{'&immutable=1' if immutable else ''}"
+    return sqlite3.connect(
+        address, uri=True, timeout=0, isolation_level=None, check_same_thread=False
+    )
+
+
+def schema_of(connection: sqlite3.Connection, path: str) -> int | None:
+    """Return the number of the schema that a connection finds, None if there is none."""
+    if connection.execute("PRAGMA encoding").fetchone()[0] != "UTF-8":
+        raise NotAStore(f"{path} keeps its texts in UTF-16, jobs are UTF-8: use another file")
+    tables = _TABLES & {name for (name,) in connection.execute(_NAMES)}
+    if not tables:
+        return None
+    number = _number(connection) if "batchq_meta" in tables else None
+    if number is not None and number > SCHEMA:
+        raise StoreTooNew(
+            f"{path} has schema {number}, and batchq {__version__} knows schemas up to "
+            f"{SCHEMA}: use the newer batchq, or another file"
+        )
+    if number != SCHEMA or tables != _TABLES:
+        raise NotAStore(
+            f"{path} has tables of our names that are not ours ({', '.join(sorted(tables))}): "
+            "use another file"
+        )
+    return number
+
+
+def _look(path: str) -> int | None:
+    # A database in WAL mode that nobody has open would get its -wal and -shm from being
+    # read; `immutable` leaves it alone. Where a WAL is, it belongs to the contents.
+    immutable = not Path(path + "-wal").exists()
+    try:
+        with closing(read_only(path, immutable=immutable)) as connection:
+            return schema_of(connection, path)
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
+            raise NotAStore(f"{path} is not a SQLite database: use another file") from error
+        raise
+
+
+def _number(connection: sqlite3.Connection) -> int | None:
+    try:
+        row = connection.execute(_SCHEMA).fetchone()
+    except sqlite3.OperationalError as error:
+        if is_busy(error):
+            raise
+        return None  # it has no such columns
+    return row[0] if row is not None and isinstance(row[0], int) else None

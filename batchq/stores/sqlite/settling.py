@@ -1,0 +1,130 @@
+"""Settling in SQL: rows are read, decided on as core/lifecycle.py decides, written back.
+
+The moves are the core's, on bare rows: a record per job would cost as much as the rest.
+The conformance suite holds the two against each other.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from batchq.core.job import Failure, Settled, Settlement, Verdict
+from batchq.stores.sqlite.failures import keep_failures
+
+__all__ = ["Ended", "count_ended", "settle"]
+
+Ended = Counter[tuple[str, str]]  # (queue, final state) -> jobs
+
+_FAILING: Final = frozenset({Verdict.RETRY, Verdict.FAIL})
+
+_FIND: Final = """
+    SELECT id, attempt, state, queue, refunds, max_attempts, worker, enqueued_at
+      FROM batchq_jobs
+     WHERE id IN (SELECT value FROM json_each(:ids))
+"""
+_WRITE: Final = """
+    UPDATE batchq_jobs
+       SET state = ?,
+           due_at = ?,
+           refunds = refunds + ?,
+           crashes = 0,
+           value = CAST(? AS TEXT),
+           reason = ?,
+           finished_at = ?
+     WHERE id = ?
+"""
+_COUNT: Final = """
+    INSERT INTO batchq_totals (queue, state, jobs) VALUES (?, ?, ?)
+        ON CONFLICT (queue, state) DO UPDATE SET jobs = jobs + excluded.jobs
+"""
+
+
+# What a row's columns become: state, due_at, refunds (+), value, reason, finished_at.
+_After: TypeAlias = tuple[str, float | None, int, bytes | None, str | None, float | None]
+
+
+def settle(
+    connection: sqlite3.Connection, settlements: Sequence[Settlement], *, now: float
+) -> Sequence[Settled]:
+    """Write what became of attempts; one answer per settlement, in order."""
+    if not settlements:
+        return ()
+    rows = _find(connection, settlements)
+    used: set[int] = set()
+    answers = [_answer(settlement, rows, used) for settlement in settlements]
+    applied = [
+        settlement
+        for settlement, answer in zip(settlements, answers, strict=True)
+        if answer is Settled.APPLIED
+    ]
+    _write(connection, applied, rows=rows, now=now)
+    return answers
+
+
+def count_ended(connection: sqlite3.Connection, ended: Ended) -> None:
+    """Count jobs that became final, in the transaction in which they did."""
+    rows = [(queue, state, jobs) for (queue, state), jobs in ended.items()]
+    connection.executemany(_COUNT, rows)
+
+
+def _find(
+    connection: sqlite3.Connection, settlements: Sequence[Settlement]
+) -> dict[int, tuple[Any, ...]]:
+    ids = msgspec.json.encode([settlement.receipt.job_id for settlement in settlements])
+    return {row[0]: row for row in connection.execute(_FIND, {"ids": ids.decode()})}
+
+
+def _answer(settlement: Settlement, rows: Mapping[int, tuple[Any, ...]], used: set[int]) -> Settled:
+    """Answer one settlement; `used` are the jobs that this group has settled already."""
+    job_id, attempt = settlement.receipt.job_id, settlement.receipt.attempt
+    row = rows.get(job_id)
+    if row is None or row[1] != attempt:
+        return Settled.STALE
+    if row[2] != "processing" or job_id in used:
+        return Settled.RECORDED
+    used.add(job_id)
+    return Settled.APPLIED
+
+
+def _write(
+    connection: sqlite3.Connection,
+    settlements: Sequence[Settlement],
+    *,
+    rows: Mapping[int, tuple[Any, ...]],
+    now: float,
+) -> None:
+    """Write settlements that apply, count the jobs they end, keep the failures."""
+    writes, ended, failed = [], Ended(), []
+    for settlement in settlements:
+        job_id, attempt, _, queue, _, _, worker, _ = row = rows[settlement.receipt.job_id]
+        after = _after(settlement, row, now)
+        writes.append((*after, job_id))
+        if after[1] is None:
+            ended[queue, after[0]] += 1
+        if settlement.error is not None and settlement.verdict in _FAILING:
+            failed.append(Failure(job_id, attempt, now, settlement.error, worker))
+    connection.executemany(_WRITE, writes)
+    count_ended(connection, ended)
+    keep_failures(connection, failed)
+
+
+def _after(settlement: Settlement, row: tuple[Any, ...], now: float) -> _After:
+    """Return what a job becomes, as core/lifecycle.py's `settle`."""
+    _, attempt, _, _, refunds, max_attempts, _, enqueued_at = row
+    verdict = settlement.verdict
+    if verdict is Verdict.OK:
+        return "completed", None, 0, settlement.value, None, now
+    if verdict is Verdict.FAIL:
+        return "failed", None, 0, None, settlement.reason, now
+    if verdict is Verdict.RELEASE:
+        return "pending", enqueued_at, 1, None, None, None
+    if verdict is Verdict.SNOOZE:
+        return "pending", now + settlement.delay, 1, None, None, None
+    if max_attempts is not None and attempt - refunds >= max_attempts:
+        return "failed", None, 0, None, "exhausted", now
+    return "pending", now + settlement.delay, 0, None, None, None

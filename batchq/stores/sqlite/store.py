@@ -1,0 +1,168 @@
+"""The SQLite store, put together: a writer and a reader per process, and their clock."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from batchq.core.job import Answers, Failure, Group, JobFilter, JobRecord, WorkerRecord
+from batchq.core.lifecycle import JobState
+from batchq.errors import OptionError, StoreError
+from batchq.stores.base import StoreInfo
+from batchq.stores.sqlite import admin
+from batchq.stores.sqlite.clock import store_clock
+from batchq.stores.sqlite.connect import SYNCHRONOUS, Reader, Writer, abandon, open_writer
+from batchq.stores.sqlite.look import SCHEMA
+from batchq.stores.sqlite.trouble import translated
+from batchq.stores.sqlite.work import Work
+
+__all__ = ["SqliteStore"]
+
+_PATIENCE: Final = 10.0
+
+
+@attrs.define(eq=False)
+class _Open:
+    """What one process has open, and under which process id."""
+
+    pid: int
+    writer: Writer
+    reader: Reader
+    clock: Callable[[], float]
+    work: Work
+    version: int = 0
+
+
+class SqliteStore:
+    """Jobs in one SQLite file, shared by the processes of one machine.
+
+    Args:
+        path: the file; it is made if missing, readable by its owner only. Its folder
+            must be on a local disk.
+        durability: `full`: what is stored survives a power cut; `process`: it survives
+            the death of every process, and costs no fsync per commit.
+        clock: tells the time in place of the host's clock [s]; for tests.
+        patience: how long to wait for others' locks [s].
+
+    Raises:
+        OptionError: no such durability.
+        NotAStore: the file is no database, or has tables of our names that are not ours.
+        StoreTooNew: its schema is newer than this code. Either leaves it untouched.
+        StoreError: it can't be opened.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durability: str = "full",
+        clock: Callable[[], float] | None = None,
+        patience: float = _PATIENCE,
+    ) -> None:
+        if durability not in SYNCHRONOUS:
+            raise OptionError(f"durability must be 'full' or 'process', got {durability!r}")
+        if os.fspath(path) == ":memory:":
+            raise OptionError("sqlite needs a file; memory: is the store without one")
+        self._location = os.fspath(path)
+        # As SQLite names what lies beside it: processes that take another way to the same
+        # file must meet at the same lock.
+        self._path = str(Path(path).resolve())
+        self._durability = durability
+        self._clock = clock
+        self._patience = patience
+        self._opening = threading.Lock()
+        self._open: _Open | None = self._connect()
+
+    def now(self) -> float:
+        """Tell the time [s, store clock]."""
+        return self._here().clock()
+
+    def commit(self, group: Group) -> Answers:
+        """Carry out the whole group, or none of it; one answer per member, in order."""
+        return self._here().work.commit(group)
+
+    def get(self, ids: Sequence[int]) -> list[JobRecord | None]:
+        """Read jobs; one answer per id, in order, None where there is none."""
+        with self._here().reader.snapshot() as connection:
+            return admin.get(connection, ids)
+
+    def find(self, where: JobFilter, *, after: int = 0, limit: int = 100) -> list[JobRecord]:
+        """List jobs by rising id, from the first above `after`, at most `limit`."""
+        here = self._here()
+        with here.reader.snapshot() as connection:
+            return admin.find(connection, where, now=here.clock(), after=after, limit=limit)
+
+    def counts(self) -> dict[str, dict[JobState, int]]:
+        """Count jobs per queue and stored state; a state without jobs is left out."""
+        with self._here().reader.snapshot() as connection:
+            return admin.counts(connection)
+
+    def errors(self, job_id: int | None = None, *, limit: int = 100) -> list[Failure]:
+        """List kept failures, newest first, of one job or of all."""
+        with self._here().reader.snapshot() as connection:
+            return admin.errors(connection, job_id, limit=limit)
+
+    def workers(self) -> list[WorkerRecord]:
+        """List who has committed here, and how often; the latest first."""
+        with self._here().reader.snapshot() as connection:
+            return admin.workers(connection)
+
+    def changed(self) -> bool:
+        """Hint that somebody has written since the last call; this store's own commits count."""
+        here = self._here()
+        version, here.version = here.version, here.reader.version()
+        return here.version != version
+
+    def info(self) -> StoreInfo:
+        """Say what this store is."""
+        return StoreInfo(
+            kind="sqlite",
+            location=self._location,
+            schema=SCHEMA,
+            durability=self._durability,
+            inline=False,
+            version=sqlite3.sqlite_version,
+        )
+
+    def close(self) -> None:
+        """Let go of everything; idempotent."""
+        here, self._open = self._open, None
+        if here is not None and here.pid == os.getpid():
+            here.reader.close()
+            here.writer.close()
+
+    def _here(self) -> _Open:
+        """Return what this process has open; a forked child opens its own."""
+        here = self._open
+        if here is None:
+            raise StoreError(f"{self._location} was closed")
+        if here.pid != os.getpid():
+            here = self._reopen(here)
+        return here
+
+    def _reopen(self, parents: _Open) -> _Open:
+        # The parent's lock may have been held by one of its threads when it forked.
+        self._opening = threading.Lock()
+        abandon(parents.writer.connection)
+        abandon(parents.reader.connection)
+        self._open = here = self._connect()
+        return here
+
+    def _connect(self) -> _Open:
+        writer = open_writer(self._path, durability=self._durability, patience=self._patience)
+        try:
+            with translated(self._path):
+                clock = self._clock or store_clock(writer.connection, writer.transaction)
+            reader = Reader(self._path, self._patience)
+            here = _Open(os.getpid(), writer, reader, clock, Work(writer, clock))
+            here.version = reader.version()
+        except BaseException:
+            writer.close()
+            raise
+        return here

@@ -1,0 +1,52 @@
+"""From SQLite's errors to ours: what is wrong, and what to do next."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from batchq.errors import StoreBroken, StoreBusy, StoreError, StoreFull
+
+__all__ = ["is_busy", "store_error", "translated"]
+
+# PROTOCOL is what a race for the WAL's locks may end in; it passes as the others do.
+_BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
+_FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM})
+# A full disk shows itself so where the WAL's index has to grow; nothing is written then.
+_FULL_IO: Final = frozenset({sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_NOMEM})
+_BROKEN: Final = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Say whether others hold the lock: nothing was done, and it will pass."""
+    return _code(error) & 0xFF in _BUSY
+
+
+def store_error(error: sqlite3.Error | MemoryError, path: str) -> StoreError:
+    """Return what a caller is told of `error`."""
+    if isinstance(error, MemoryError):
+        return StoreFull(f"{path}: no memory left; nothing was done")
+    code = _code(error)
+    if code & 0xFF in _BUSY:
+        return StoreBusy(f"{path} is locked by others; nothing was done, repeat as is ({error})")
+    if code & 0xFF in _FULL or code in _FULL_IO:
+        return StoreFull(f"{path}: no space left; nothing was done, repeat when there is ({error})")
+    if code & 0xFF in _BROKEN:
+        return StoreBroken(f"{path} can't be trusted any more, stop using it: {error}")
+    return StoreError(f"{path}: {error}")
+
+
+@contextmanager
+def translated(path: str) -> Iterator[None]:
+    """Turn the driver's errors into ours."""
+    try:
+        yield
+    except (sqlite3.Error, MemoryError) as error:
+        raise store_error(error, path) from error
+
+
+def _code(error: sqlite3.Error) -> int:
+    # The module's own complaints (a closed connection, a wrong parameter) carry no code.
+    return getattr(error, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR
