@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 from uuid import UUID
 
@@ -362,6 +362,8 @@ def measured(function: Callable[..., object]) -> Callable[..., object]:
         (Sender(), True),
         (measured(letter_jobs), True),
         (partial(measured(with_transport), transport=None), False),
+        (cache(letter_jobs), True),
+        (partial(cache(with_transport), transport=None), False),
     ],
 )
 def test_a_batch_handler_takes_one_item_of_its_list(
@@ -389,6 +391,13 @@ def test_items_without_annotation_are_anything(function: Callable[..., object]) 
 
 def test_a_plain_handler_wants_no_jobs() -> None:
     assert not call(send_welcome).wants_jobs
+
+
+def at_least_one(copies: Annotated[int, msgspec.Meta(ge=1)]) -> None: ...
+
+
+def test_a_constraint_in_an_annotation_is_checked() -> None:
+    assert refusal(call(at_least_one), {"copies": 0}).endswith("`int` >= 1 - at `$.copies`")
 
 
 def test_methods_partials_and_wrappers_are_plain_handlers_too() -> None:
