@@ -36,7 +36,7 @@ __all__ = ["claim"]
 # the same seek, in the same partial index, as a fresh one. `state IN (...)` is that
 # index's own term: in other words SQLite would not use it.
 _IN_ORDER: Final = """
-    SELECT due_at, id, handler, state, attempt, refunds, max_attempts, priority, worker,
+    SELECT due_at, id, handler, state = 'processing', attempt, refunds, max_attempts, priority, worker,
            enqueued_at, CAST(payload AS BLOB)
       FROM batchq_jobs
      WHERE queue = :queue
@@ -72,7 +72,7 @@ class _Row(NamedTuple):
     due_at: float
     id: int
     handler: str
-    state: str
+    ran_out: int  # 1: it is processing, and its lease is over
     attempt: int
     refunds: int
     max_attempts: int | None
@@ -118,10 +118,10 @@ def claim(connection: sqlite3.Connection, request: ClaimRequest, *, now: float) 
         _gather(connection, request, level=level, now=now, haul=haul)
         if haul.full:
             break
-    expired = [row for row in (*haul.used_up, *haul.jobs) if row.state == "processing"]
+    expired = [row for row in (*haul.used_up, *haul.jobs) if row.ran_out]
     keep_failures(connection, [_run_out(row, now) for row in expired])
     if haul.used_up:
-        _bury(connection, haul.used_up, request.queue, now)
+        _bury(connection, haul.used_up, queue=request.queue, now=now)
     if haul.jobs:
         due_at = now + request.lease
         haul.wait_until(due_at)
@@ -146,7 +146,8 @@ def _gather(
         for handler in dict.fromkeys(request.handlers)
     ]
     try:
-        for row in map(_Row._make, heapq.merge(*cursors)):
+        rows = heapq.merge(*cursors) if len(cursors) != 1 else cursors[0]
+        for row in map(_Row._make, rows):
             if row.due_at > now:
                 haul.wait_until(row.due_at)
                 break
@@ -158,7 +159,7 @@ def _gather(
             cursor.close()
 
 
-def _bury(connection: sqlite3.Connection, rows: Sequence[_Row], queue: str, now: float) -> None:
+def _bury(connection: sqlite3.Connection, rows: Sequence[_Row], *, queue: str, now: float) -> None:
     connection.execute(_BURY, {"ids": _ids(rows), "now": now})
     count_ended(connection, Counter({(queue, "failed"): len(rows)}))
 

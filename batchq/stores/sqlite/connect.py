@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -196,20 +196,16 @@ def open_writer(path: str, *, durability: str, patience: float) -> Writer:
     with translated(path):
         schema = look(path)
     _make_file(path)
-    lock = FileLock(path)
-    try:
+    with ExitStack() as undo:
+        lock = FileLock(path)
+        undo.callback(lock.close)
         with translated(path), lock.held(patience):
             connection = _connect(path, durability=durability, patience=patience)
-    except BaseException:
-        lock.close()
-        raise
-    writer = Writer(path, connection, lock, patience)
-    try:
+        writer = Writer(path, connection, lock, patience)
+        undo.callback(writer.close)
         if schema != SCHEMA:
             _migrate(writer)
-    except BaseException:
-        writer.close()
-        raise
+        undo.pop_all()
     return writer
 
 
@@ -227,7 +223,8 @@ def _connect(path: str, *, durability: str, patience: float) -> sqlite3.Connecti
     connection = sqlite3.connect(
         path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=64
     )
-    try:
+    with ExitStack() as undo:
+        undo.callback(connection.close)
         retry(lambda: _use_wal(connection, path), patience=patience, path=path)
         for setting in (
             f"synchronous = {SYNCHRONOUS[durability]}",
@@ -237,9 +234,7 @@ def _connect(path: str, *, durability: str, patience: float) -> sqlite3.Connecti
             "cache_size = -64000",
         ):
             connection.execute(f"PRAGMA {setting}")
-    except BaseException:
-        connection.close()
-        raise
+        undo.pop_all()
     return connection
 
 

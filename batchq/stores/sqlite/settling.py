@@ -23,10 +23,12 @@ Ended = Counter[tuple[str, str]]  # (queue, final state) -> jobs
 _FAILING: Final = frozenset({Verdict.RETRY, Verdict.FAIL})
 
 _FIND: Final = """
-    SELECT id, attempt, state, queue, refunds, max_attempts, worker, enqueued_at
+    SELECT id, attempt, state = 'processing', queue, refunds, max_attempts, worker, enqueued_at
       FROM batchq_jobs
      WHERE id IN (SELECT value FROM json_each(:ids))
 """
+# Once per different outcome: most jobs of a batch end alike, and one statement for all of
+# them takes half the time of one each.
 _WRITE: Final = """
     UPDATE batchq_jobs
        SET state = ?,
@@ -36,7 +38,7 @@ _WRITE: Final = """
            value = CAST(? AS TEXT),
            reason = ?,
            finished_at = ?
-     WHERE id = ?
+     WHERE id IN (SELECT value FROM json_each(?))
 """
 _COUNT: Final = """
     INSERT INTO batchq_totals (queue, state, jobs) VALUES (?, ?, ?)
@@ -85,7 +87,7 @@ def _answer(settlement: Settlement, rows: Mapping[int, tuple[Any, ...]], used: s
     row = rows.get(job_id)
     if row is None or row[1] != attempt:
         return Settled.STALE
-    if row[2] != "processing" or job_id in used:
+    if not row[2] or job_id in used:
         return Settled.RECORDED
     used.add(job_id)
     return Settled.APPLIED
@@ -99,15 +101,18 @@ def _write(
     now: float,
 ) -> None:
     """Write settlements that apply, count the jobs they end, keep the failures."""
-    writes, ended, failed = [], Ended(), []
+    alike: dict[_After, list[int]] = {}
+    ended: Ended = Counter()
+    failed = []
     for settlement in settlements:
-        job_id, attempt, _, queue, _, _, worker, _ = row = rows[settlement.receipt.job_id]
+        row = rows[settlement.receipt.job_id]
         after = _after(settlement, row, now)
-        writes.append((*after, job_id))
+        alike.setdefault(after, []).append(row[0])
         if after[1] is None:
-            ended[queue, after[0]] += 1
+            ended[row[3], after[0]] += 1
         if settlement.error is not None and settlement.verdict in _FAILING:
-            failed.append(Failure(job_id, attempt, now, settlement.error, worker))
+            failed.append(Failure(row[0], row[1], now, settlement.error, row[6]))
+    writes = [(*after, msgspec.json.encode(ids).decode()) for after, ids in alike.items()]
     connection.executemany(_WRITE, writes)
     count_ended(connection, ended)
     keep_failures(connection, failed)

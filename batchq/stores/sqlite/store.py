@@ -6,6 +6,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -155,14 +156,13 @@ class SqliteStore:
         return here
 
     def _connect(self) -> _Open:
-        writer = open_writer(self._path, durability=self._durability, patience=self._patience)
-        try:
+        with ExitStack() as undo:
+            writer = open_writer(self._path, durability=self._durability, patience=self._patience)
+            undo.callback(writer.close)
             with translated(self._path):
                 clock = self._clock or store_clock(writer.connection, writer.transaction)
             reader = Reader(self._path, self._patience)
             here = _Open(os.getpid(), writer, reader, clock, Work(writer, clock))
             here.version = reader.version()
-        except BaseException:
-            writer.close()
-            raise
+            undo.pop_all()
         return here
