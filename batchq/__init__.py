@@ -55,7 +55,7 @@ if TYPE_CHECKING:
         UnknownJob,
     )
     from batchq.handle import Entry, Handle
-    from batchq.handler import Handler
+    from batchq.handler import BatchHandler, Handler
     from batchq.hooks import Hooks, JobHooks
     from batchq.job_handle import JobHandle
     from batchq.manager import QueueManager
@@ -67,6 +67,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Backoff",
     "Batch",
+    "BatchHandler",
     "BatchTimeout",
     "BatchedQueue",
     "BatchqError",
@@ -129,7 +130,7 @@ _HOMES: Final = MappingProxyType(
         "batchq.core.retry": ("RetryPolicy",),
         "batchq.core.statistics": ("DrainReport", "QueueStats"),
         "batchq.handle": ("Entry", "Handle"),
-        "batchq.handler": ("Handler",),
+        "batchq.handler": ("BatchHandler", "Handler"),
         "batchq.hooks": ("Hooks", "JobHooks"),
         "batchq.job_handle": ("JobHandle",),
         "batchq.manager": ("QueueManager",),

@@ -69,7 +69,14 @@ __all__ = [
 
 
 class BatchqError(Exception):
-    """The root: catch this to catch anything that batchq raises."""
+    """The root: catch this to catch anything that batchq raises.
+
+    Attributes:
+        stored: where `enqueue_many` of a handler stopped half-way: the handles of the jobs
+            that were stored before, in order; where `store_many` did, their number.
+    """
+
+    stored: object = ()
 
 
 class OptionError(BatchqError, ValueError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import attrs
@@ -18,7 +18,7 @@ from batchq.core.job import Job
 from batchq.core.result import Result
 from batchq.errors import HookError, OptionError
 
-__all__ = ["Hooks", "JobHooks", "Watchers"]
+__all__ = ["Hooks", "JobHooks", "JobWatchers", "Watchers", "only_for"]
 
 logger = logging.getLogger("batchq")
 
@@ -160,6 +160,60 @@ class Watchers(Generic[T, R]):
                     report = HookError(getattr(hook, "__name__", repr(hook)), error)
                     report.__cause__ = error
                     self.tell(self.on_error, report)
+
+
+def only_for(names: Collection[str], hooks: JobHooks) -> JobHooks:
+    """Return the same hooks, told of jobs of these handlers only.
+
+    Errors concern the whole queue, and go through.
+    """
+
+    def of_job(hook: Callable[..., object] | None) -> Callable[..., object] | None:
+        if hook is None:
+            return None
+        told = hook
+        return lambda job, *more: told(job, *more) if job.handler in names else None
+
+    def of_batch(hook: Callable[..., object] | None) -> Callable[..., object] | None:
+        if hook is None:
+            return None
+        told = hook
+        return lambda batch, *more: told(batch, *more) if batch[0].handler in names else None
+
+    return attrs.evolve(
+        hooks,
+        on_enqueue=of_job(hooks.on_enqueue),
+        on_processed=of_job(hooks.on_processed),
+        on_retry=of_job(hooks.on_retry),
+        on_lease_lost=of_job(hooks.on_lease_lost),
+        on_drop=of_job(hooks.on_drop),
+        on_batch_start=of_batch(hooks.on_batch_start),
+        on_batch_complete=of_batch(hooks.on_batch_complete),
+    )
+
+
+class JobWatchers(Watchers[Job[Any], Any]):
+    """The hooks of one durable queue: the manager's, then the queue's, then the handlers'.
+
+    The engine tells of calls (`of_engine`), the durable queue of jobs: only it knows what
+    the store has made of them.
+    """
+
+    def __init__(self, hooks: Iterable[JobHooks]) -> None:
+        """Gather the hooks, in the order in which they are told."""
+        given = list(hooks)
+        super().__init__(given, None, object)
+        self.on_lease_lost = tuple(each.on_lease_lost for each in given if each.on_lease_lost)
+        self.on_store_error = tuple(each.on_store_error for each in given if each.on_store_error)
+        self.of_engine: list[Hooks[Job[Any], Any]] = [
+            Hooks(
+                on_batch_start=each.on_batch_start,
+                on_batch_complete=each.on_batch_complete,
+                on_queue_size_change=each.on_queue_size_change,
+                on_error=each.on_error,
+            )
+            for each in given
+        ]
 
 
 def _refuse(returned: object) -> None:

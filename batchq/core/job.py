@@ -39,6 +39,7 @@ __all__ = [
     "Receipt",
     "Settled",
     "Settlement",
+    "Undecoded",
     "Verdict",
     "WorkerRecord",
 ]
@@ -356,32 +357,53 @@ class JobFilter:
     handler: str | None = None
 
 
+@attrs.frozen(eq=False)
+class Undecoded(Generic[P]):
+    """A payload as it is stored, and how to read it."""
+
+    content: bytes
+    decode: Callable[[bytes], P]
+
+
 @attrs.define(eq=False, kw_only=True)
 class Job(Generic[P]):
     """A job as its handler sees it; annotate `list[Job[Email]]` to get it.
 
     Attributes:
         id: the same on every attempt: the idempotency key to pass on.
-        attempt: which claim this is [count, from 1].
-        payload: what was enqueued, decoded and checked.
+        attempt: which claim this is [count, from 1]; 0 before the first.
         queue: the queue's name.
         handler: the handler's name.
         priority: level [0 highest .. 9].
-        used: attempts that counted, this one included [count, from 1].
+        used: attempts that counted, this one included [count].
         max_attempts: attempts that count, at most; None is no limit.
         enqueued_at: when it was stored [s, store clock].
+        undecodable: whether its payload was looked at and could not be read.
     """
 
     id: int
     attempt: int
-    payload: P
     queue: str
     handler: str
     priority: int
     used: int
     max_attempts: int | None
     enqueued_at: float
+    _payload: P | Undecoded[P] = attrs.field(repr=False)
     _settle: Callable[[Result[object]], None] = attrs.field(repr=False)
+    undecodable: bool = attrs.field(default=False, init=False, repr=False)
+
+    @property
+    def payload(self) -> P:
+        """What was enqueued, decoded and checked when it is first asked for.
+
+        Raises:
+            PayloadError: it does not decode, or does not fit the handler's type.
+        """
+        payload = self._payload
+        if isinstance(payload, Undecoded):
+            payload = self._payload = payload.decode(payload.content)
+        return payload
 
     @property
     def receipt(self) -> Receipt:
@@ -389,5 +411,8 @@ class Job(Generic[P]):
         return Receipt(self.id, self.attempt)
 
     def settle(self, result: Result[object]) -> None:
-        """Fix this job's verdict now; whatever the call does later does not touch it."""
+        """Fix this job's verdict now; whatever the call does later does not touch it.
+
+        From any thread. It is written down soon, and at the latest when the call ends.
+        """
         self._settle(result)

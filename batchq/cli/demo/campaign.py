@@ -11,7 +11,7 @@ from urllib.parse import quote
 from batchq.cli.demo.recipients import Recipient
 from batchq.core.backoff import Backoff
 from batchq.core.retry import RetryPolicy
-from batchq.handler import Handler
+from batchq.handler import BatchHandler
 from batchq.handlers.email import Email, SmtpTransport, sender
 from batchq.manager import QueueManager
 
@@ -23,7 +23,7 @@ BATCH_SIZE: Final = 100
 LEASE: Final = 3.0
 
 
-def build(url: str, smtp: SmtpTransport) -> tuple[QueueManager, Handler[Email, object]]:
+def build(url: str, smtp: SmtpTransport) -> tuple[QueueManager, BatchHandler[Email, object]]:
     """Return the manager, and the handler to enqueue newsletters with."""
     manager = QueueManager(url, lease=LEASE, poll_interval=0.1, grace=5.0)
     newsletter = manager.batch_handler(

@@ -1,0 +1,122 @@
+"""Which queues of a manager work now, in which event loops; who is told of what is stored.
+
+Rule 1: queues are made anew for each block, so that one manager serves many event loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import trio
+
+from batchq.core.job import Job, NewJob, Undecoded
+from batchq.core.result import Result
+from batchq.durable import DurableQueue
+from batchq.ends import Ends
+from batchq.errors import LeaseLost
+from batchq.hooks import JobHooks, JobWatchers
+from batchq.ledger import Ledger
+from batchq.memory_tier import MemoryQueue
+from batchq.registry import Declared
+from batchq.workers import Workers, Works
+
+__all__ = ["AtWork"]
+
+
+@attrs.define(eq=False)
+class AtWork:
+    """Makes queues work, and wakes those that do.
+
+    Attributes:
+        queues: what was declared, by name.
+        ends: who waits for jobs to end.
+        hooks: whom to tell of all jobs.
+    """
+
+    queues: Mapping[str, Declared]
+    ends: Ends
+    hooks: Sequence[JobHooks]
+    _awake: dict[str, dict[DurableQueue, trio.lowlevel.TrioToken]] = attrs.field(
+        factory=dict, init=False
+    )
+
+    def need_store(self, chosen: Mapping[str, int | None]) -> bool:
+        """Tell whether one of these queues is of the durable tier."""
+        return any(self.queues[name].memory is None for name in chosen)
+
+    def workers(
+        self, chosen: Mapping[str, int | None], ledger: Ledger | None, grace: float
+    ) -> Workers:
+        """Make a block in which these queues work, with the concurrency given for each."""
+        made: list[tuple[str, Works]] = []
+
+        def make() -> Sequence[Works]:
+            for name, slots in chosen.items():
+                made.append((name, self._make(name, slots, ledger)))
+            return [queue for _, queue in made]
+
+        return Workers(make, ledger, grace, lambda: self._forget(made))
+
+    def stored(self, jobs: Sequence[NewJob], ids: Sequence[int]) -> None:
+        """Wake the queues that these new jobs are for, and tell their hooks."""
+        for name in {job.queue for job in jobs}:
+            for queue, token in list(self._awake.get(name, {}).items()):
+                token.run_sync_soon(queue.wake, idempotent=True)
+            hooks = self._hooks(name)
+            if any(each.on_enqueue is not None for each in hooks):
+                watchers = JobWatchers(hooks)
+                for new, id_ in zip(jobs, ids, strict=True):
+                    if new.queue == name:
+                        watchers.tell(watchers.on_enqueue, self._stored_job(new, id_))
+
+    def _hooks(self, name: str) -> list[JobHooks]:
+        return [*self.hooks, *self.queues[name].hooks]
+
+    def _make(self, name: str, slots: int | None, ledger: Ledger | None) -> Works:
+        declared = self.queues[name]
+        options = declared.options
+        if slots is not None:
+            options = attrs.evolve(options, concurrency=slots)
+        if declared.memory is not None:
+            [handler] = declared.handlers
+            memory = MemoryQueue(options, handler, self._hooks(name))
+            declared.memory.begin(memory)
+            return memory
+        assert ledger is not None, "need_store said so"  # noqa: S101 - for the type checker
+        queue = DurableQueue(
+            options,
+            declared.handlers,
+            ledger=ledger,
+            watchers=JobWatchers(self._hooks(name)),
+            ends=self.ends,
+        )
+        self._awake.setdefault(name, {})[queue] = trio.lowlevel.current_trio_token()
+        return queue
+
+    def _forget(self, made: Sequence[tuple[str, Works]]) -> None:
+        for name, queue in made:
+            if isinstance(queue, DurableQueue):
+                self._awake[name].pop(queue, None)
+            elif (memory := self.queues[name].memory) is not None:
+                memory.end()
+
+    def _stored_job(self, new: NewJob, id_: int) -> Job[Any]:
+        [handler] = [each for each in self.queues[new.queue].handlers if each.name == new.handler]
+        return Job(
+            id=id_,
+            attempt=0,
+            queue=new.queue,
+            handler=new.handler,
+            priority=new.priority,
+            used=0,
+            max_attempts=new.max_attempts,
+            enqueued_at=0.0,
+            payload=Undecoded(new.payload, handler.signature.decode),
+            settle=_not_yours,
+        )
+
+
+def _not_yours(_: Result[object]) -> None:
+    raise LeaseLost("only the handler that a job was claimed for can settle it")

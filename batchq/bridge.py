@@ -1,0 +1,160 @@
+"""Ways in for threads and asyncio: which event loop is this, and a trio loop in a thread.
+
+Rule 1: trio is the home. What runs elsewhere is a blocking call in a thread, or a `Portal`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
+from typing import Any, TypeVar
+
+import attrs
+import trio
+
+__all__ = ["Bell", "Portal", "forbid_event_loop", "in_trio", "run_blocking"]
+
+T = TypeVar("T")
+
+
+def in_trio() -> bool:
+    """Tell whether trio, not asyncio, runs the current task.
+
+    Raises:
+        RuntimeError: neither does.
+    """
+    if trio.lowlevel.in_trio_task():
+        return True
+    asyncio.get_running_loop()  # raises where there is none
+    return False
+
+
+def forbid_event_loop(call: str, instead: str) -> None:
+    """Refuse to block an event loop.
+
+    Raises:
+        RuntimeError: one runs in this thread; the message says what to write instead.
+    """
+    running = trio.lowlevel.in_trio_run()
+    if not running:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+    raise RuntimeError(f"{call} would block the event loop of this thread; write {instead}")
+
+
+async def run_blocking(call: Callable[[], T]) -> T:
+    """Run a blocking call in a thread, under trio or asyncio.
+
+    Cancelling does not end it: under trio it is waited for, under asyncio it goes on alone.
+    """
+    if in_trio():
+        return await trio.to_thread.run_sync(call)
+    return await asyncio.to_thread(call)  # noqa: ASYNC251 - not under trio here
+
+
+@attrs.define(eq=False)
+class Bell:
+    """Wakes the one who waits for it; rung from any thread."""
+
+    _rung: threading.Event = attrs.field(factory=threading.Event, init=False)
+    _wake: Callable[[], object] | None = attrs.field(default=None, init=False)
+
+    def ring(self) -> None:
+        """End the wait under way, or the next one."""
+        self._rung.set()
+        wake = self._wake
+        if wake is not None:
+            # The loop that waited may be over: then nobody is there to be woken.
+            with suppress(trio.RunFinishedError, RuntimeError):
+                wake()
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until it rings, for at most `seconds`; under trio or asyncio."""
+        await (self._wait_trio(seconds) if in_trio() else self._wait_asyncio(seconds))
+        self._wake = None
+        self._rung.clear()
+
+    def wait_sync(self, seconds: float) -> None:
+        """Do the same, blocking."""
+        self._rung.wait(min(seconds, threading.TIMEOUT_MAX))
+        self._rung.clear()
+
+    async def _wait_trio(self, seconds: float) -> None:
+        event = trio.Event()
+        self._wake = partial(trio.lowlevel.current_trio_token().run_sync_soon, event.set)
+        with trio.move_on_after(seconds):
+            if not self._rung.is_set():
+                await event.wait()
+
+    async def _wait_asyncio(self, seconds: float) -> None:
+        event = asyncio.Event()
+        self._wake = partial(asyncio.get_running_loop().call_soon_threadsafe, event.set)
+        with suppress(TimeoutError):
+            if not self._rung.is_set():
+                await asyncio.wait_for(event.wait(), min(seconds, threading.TIMEOUT_MAX))
+
+
+@attrs.define(eq=False)
+class Portal:
+    """Keeps an async block open in a thread with a trio loop of its own.
+
+    Attributes:
+        make: makes the block; called in that thread.
+        name: the thread's.
+    """
+
+    make: Callable[[], AbstractAsyncContextManager[Any]]
+    name: str = "batchq"
+    _thread: threading.Thread | None = attrs.field(default=None, init=False)
+    _entered: threading.Event = attrs.field(factory=threading.Event, init=False)
+    _token: trio.lowlevel.TrioToken | None = attrs.field(default=None, init=False)
+    _leave: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _error: BaseException | None = attrs.field(default=None, init=False)
+
+    def start(self) -> None:
+        """Enter the block; returns when it was entered.
+
+        Raises:
+            BaseException: what entering it raised.
+            RuntimeError: it was started before.
+        """
+        if self._thread is not None:
+            raise RuntimeError("it was started before; make a new one")
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        self._thread.start()
+        self._entered.wait()
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """Leave the block; returns when it was left.
+
+        Raises:
+            BaseException: what ended the block, or leaving it, raised.
+        """
+        if self._thread is None or self._token is None:
+            return
+        with suppress(trio.RunFinishedError):  # it has ended by itself
+            self._token.run_sync_soon(self._leave.set)
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            trio.run(self._keep)
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._entered.set()
+
+    async def _keep(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        async with self.make():
+            self._entered.set()
+            await self._leave.wait()

@@ -1,0 +1,121 @@
+"""The calls of one queue's handlers that are under way, job by job.
+
+Rule 1: `settle` may be called from any thread; everything else happens in the event loop.
+Rule 2: a verdict that a handler has fixed counts at once, whatever the call does later. It
+is written at the end of the call, or a little after it was fixed if that is sooner.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import trio
+
+from batchq.core.batch import Batch
+from batchq.core.job import Job, Receipt
+from batchq.core.result import Result
+from batchq.errors import LeaseLost
+
+__all__ = ["Call", "Calls"]
+
+
+@attrs.define(eq=False)
+class Call:
+    """One call of a handler.
+
+    Attributes:
+        batch: the jobs it was made for.
+        scope: cancels it.
+        unwritten: verdicts fixed early and not submitted yet, by position.
+        done: positions whose verdict was submitted, or whose lease was lost.
+    """
+
+    batch: Batch[Job[Any]]
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    unwritten: dict[int, Result[Any]] = attrs.field(factory=dict)
+    done: set[int] = attrs.field(factory=set)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left of it that could still be settled."""
+        return len(self.done) == len(self.batch)
+
+    def take_unwritten(self) -> dict[int, Result[Any]]:
+        """Give out what is to be submitted now, by position."""
+        taken, self.unwritten = self.unwritten, {}
+        self.done.update(taken)
+        return taken
+
+
+@attrs.define(eq=False)
+class Calls:
+    """Finds the call that a job is in.
+
+    Attributes:
+        on_early: told of a call in which verdicts were fixed early, the first time and
+            whenever all such had been taken.
+    """
+
+    on_early: Callable[[Call], object]
+    _by_batch: dict[Batch[Job[Any]], Call] = attrs.field(factory=dict, init=False)
+    _places: dict[Receipt, tuple[Call, int]] = attrs.field(factory=dict, init=False)
+    _inbox: deque[tuple[Receipt, Result[Any]]] = attrs.field(factory=deque, init=False)
+    _token: trio.lowlevel.TrioToken | None = attrs.field(default=None, init=False)
+
+    def begin(self, batch: Batch[Job[Any]]) -> Call:
+        """Note that a call begins."""
+        self._token = self._token or trio.lowlevel.current_trio_token()
+        call = self._by_batch[batch] = Call(batch)
+        for index, job in enumerate(batch):
+            self._places[job.receipt] = call, index
+        return call
+
+    def end(self, batch: Batch[Job[Any]]) -> Call:
+        """Note that a call has ended; what was fixed early until now counts."""
+        self._take()
+        call = self._by_batch.pop(batch)
+        for job in batch:
+            del self._places[job.receipt]
+        return call
+
+    def settle(self, receipt: Receipt, result: Result[Any]) -> None:
+        """Fix the verdict of a job whose call is under way; from any thread.
+
+        Raises:
+            LeaseLost: the call is under way no more, nor is the worker.
+        """
+        self._inbox.append((receipt, result))
+        try:
+            if self._token is not None:
+                self._token.run_sync_soon(self._take, idempotent=True)
+        except trio.RunFinishedError:
+            raise LeaseLost(
+                f"job {receipt.job_id} can't be settled: its worker has stopped, and given"
+                " the job back"
+            ) from None
+
+    def lose(self, receipt: Receipt) -> tuple[Call, Job[Any]] | None:
+        """Take a lost job out of its call; None: it is in none."""
+        place = self._places.get(receipt)
+        if place is None:
+            return None
+        call, index = place
+        call.done.add(index)
+        call.unwritten.pop(index, None)
+        return call, call.batch[index]
+
+    def _take(self) -> None:
+        while self._inbox:
+            receipt, result = self._inbox.popleft()
+            place = self._places.get(receipt)
+            if place is None or place[1] in place[0].done:
+                continue  # too late: its call has ended, or it was settled or lost before
+            call, index = place
+            call.batch.settle(index, result)
+            if call.batch.entries[index].settled and index not in call.unwritten:
+                call.unwritten[index] = call.batch.early[index]
+                if len(call.unwritten) == 1:
+                    self.on_early(call)

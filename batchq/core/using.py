@@ -1,0 +1,69 @@
+"""What `using(...)` says of the jobs that are enqueued through it, checked."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import attrs
+
+from batchq.core.job import PRIORITIES, PRIORITY_LEVELS
+from batchq.errors import OptionError
+
+__all__ = ["Using", "priority_level"]
+
+
+def priority_level(value: Any) -> int:  # noqa: ANN401 - users without a type checker pass anything
+    """Read a priority: a level, or its name.
+
+    Raises:
+        OptionError: it is neither.
+    """
+    level = PRIORITIES.get(value) if isinstance(value, str) else value
+    if isinstance(level, bool) or not isinstance(level, int) or not 0 <= level < PRIORITY_LEVELS:
+        names = ", ".join(PRIORITIES)
+        raise OptionError(
+            f"priority must be a whole number from 0 to {PRIORITY_LEVELS - 1}, or one of {names};"
+            f" got {value!r}"
+        )
+    return level
+
+
+def _delay(value: Any) -> float:  # noqa: ANN401 - as above
+    good = isinstance(value, int | float) and not isinstance(value, bool)
+    if not good or not 0 <= value < math.inf:
+        raise OptionError(f"delay must be a finite number of seconds from 0, got {value!r}")
+    return float(value)
+
+
+def _max_retries(value: Any) -> int:  # noqa: ANN401 - as above
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise OptionError(f"max_retries must be a whole number from 0, got {value!r}")
+    return value
+
+
+@attrs.frozen(kw_only=True)
+class Using:
+    """Options of the jobs to come; None leaves it to the handler.
+
+    Attributes:
+        delay: a job may not start before so long from now [s].
+        priority: its level [0 highest .. 9].
+        max_retries: attempts after the first, at most [count].
+
+    Raises:
+        OptionError: a value is out of its range.
+    """
+
+    delay: float | None = attrs.field(default=None, converter=attrs.converters.optional(_delay))
+    priority: int | None = attrs.field(
+        default=None, converter=attrs.converters.optional(priority_level)
+    )
+    max_retries: int | None = attrs.field(
+        default=None, converter=attrs.converters.optional(_max_retries)
+    )
+
+    def changed(self, **options: object) -> Using:
+        """Return these options with those that are not None in their place."""
+        given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+        return attrs.evolve(self, **given)

@@ -1,0 +1,229 @@
+"""One named queue of jobs: claimed from the store, batched, run, settled.
+
+    feeder ─▶ ledger: claim ─▶ leases.hold ─▶ BatchedQueue ─▶ handler.run(batch)
+                ▲                                                  │ results, or raises
+                └──── ledger: settle + the next claim ◀── verdicts ┘
+
+Rule 1: no batching rule, timer or retry arithmetic stands here: the engine decides when a
+batch starts, `core/attempt.py` what becomes of a job, the store whether it may still be so.
+Rule 2: a job's room is free when its settlement is submitted, and the next claim goes with
+it: in steady state a cycle is one transaction.
+Rule 3: stopping loses no verdict. What has not started is given back at once, what runs has
+its grace, what is left is cancelled and given back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final
+
+import trio
+
+from batchq.calls import Call, Calls
+from batchq.core.batch import Batch
+from batchq.core.job import ClaimedJob, Job, Receipt, Undecoded
+from batchq.core.job_options import JobQueueOptions
+from batchq.core.result import Result
+from batchq.ends import Ends
+from batchq.errors import DrainTimeout, Throttled
+from batchq.feeder import Feeder
+from batchq.handle import Entry
+from batchq.handler import AnyHandler
+from batchq.hooks import JobWatchers
+from batchq.leases import Leases
+from batchq.ledger import Ledger
+from batchq.queue import BatchedQueue, work_queue
+from batchq.settler import AGAIN, Settler, tell_of_store
+
+__all__ = ["DurableQueue"]
+
+# A verdict that a handler fixes early is written so soon [s]: a crash repeats little, and a
+# call for a hundred jobs does not make a hundred commits.
+_EARLY: Final = 0.05
+
+
+class DurableQueue:
+    """Works on one queue of jobs in this process."""
+
+    def __init__(
+        self,
+        options: JobQueueOptions,
+        handlers: Iterable[AnyHandler[Any]],
+        *,
+        ledger: Ledger,
+        watchers: JobWatchers,
+        ends: Ends,
+    ) -> None:
+        """Make a queue that does not work yet.
+
+        Args:
+            options: how this process works on it.
+            handlers: whose jobs it claims: any number of plain ones, or one batch handler.
+            ledger: the road to the store.
+            watchers: whom to tell.
+            ends: who waits for jobs to end.
+        """
+        self._name = options.name
+        self._handlers = {name: each for each in handlers for name in each.names}
+        self._calls = Calls(self._write_soon)
+        self._stopping = trio.Event()
+        self._grace = 0.0
+        self._nursery: trio.Nursery
+        # Claimed and not started yet.
+        self._waiting: dict[Receipt, Entry[Job[Any], Any]] = {}
+        failed = partial(tell_of_store, watchers, options.name)
+        self._leases = Leases(ledger, options.lease, on_lost=self._lost, on_error=failed)
+        self._settler = Settler(
+            queue=options.name,
+            handlers=self._handlers,
+            ledger=ledger,
+            leases=self._leases,
+            watchers=watchers,
+            ends=ends,
+            on_error=failed,
+            hurry=self._stopping.is_set,
+        )
+        self._feeder = Feeder(
+            queue=options.name,
+            handlers=tuple(self._handlers),
+            most=options.most_held,
+            poll_interval=options.poll_interval,
+            ledger=ledger,
+            leases=self._leases,
+            accept=self._accept,
+            on_error=failed,
+            again=AGAIN,
+        )
+        self._work: BatchedQueue[Job[Any], Any] = work_queue(
+            self._process,
+            self._verdicts,
+            name=options.name,
+            batch_size=options.batch_size,
+            flush_interval=options.flush_interval,
+            concurrency=options.concurrency,
+            max_queue_size=None,
+            shutdown_timeout=None,
+            hooks=watchers.of_engine,
+        )
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Claim and run jobs until `stop`; then finish or give back what is held.
+
+        Raises:
+            StoreBroken: the store must not be used any more.
+        """
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._leases.run)
+            async with self._work:
+                nursery.start_soon(self._feeder.run)
+                task_status.started()
+                await self._stopping.wait()
+                await self._wind_down()
+            # What is held yet was cancelled, or came with the very last settlement.
+            await self._settler.release(self._leases.held)
+            nursery.cancel_scope.cancel()
+
+    def stop(self, grace: float) -> None:
+        """Claim no more, and end within `grace` [s], or soon after."""
+        self._grace = grace
+        self._stopping.set()
+
+    def wake(self) -> None:
+        """Look for jobs now: some were stored here."""
+        self._feeder.wake()
+
+    async def _wind_down(self) -> None:
+        await self._feeder.stop()
+        self._work.pause()
+        receipts = list(self._waiting)
+        for receipt in receipts:
+            self._waiting.pop(receipt).cancel()
+        await self._settler.release(receipts)
+        with suppress(DrainTimeout):
+            await self._work.drain(self._grace)
+
+    def _accept(self, claimed: Sequence[ClaimedJob]) -> None:
+        """Give claimed jobs their places in the engine."""
+        if self._stopping.is_set():
+            return  # they are held, and given back at the end
+        entries = self._work.enqueue_many_nowait([self._job(each) for each in claimed])
+        self._waiting.update(zip([each.receipt for each in claimed], entries, strict=True))
+
+    def _job(self, claimed: ClaimedJob) -> Job[Any]:
+        signature = self._handlers[claimed.handler].signature
+        return Job(
+            id=claimed.receipt.job_id,
+            attempt=claimed.receipt.attempt,
+            queue=self._name,
+            handler=claimed.handler,
+            priority=claimed.priority,
+            used=claimed.used,
+            max_attempts=claimed.max_attempts,
+            enqueued_at=claimed.enqueued_at,
+            payload=Undecoded(claimed.payload, signature.decode),
+            settle=partial(self._calls.settle, claimed.receipt),
+        )
+
+    async def _process(self, batch: Batch[Job[Any]]) -> object:
+        """Call the handler of a batch: the engine's processor."""
+        call = self._calls.begin(batch)
+        for job in batch:
+            self._waiting.pop(job.receipt, None)
+        try:
+            with call.scope:
+                return await self._handlers[batch[0].handler].run(batch)
+        except Throttled as throttled:
+            self._feeder.hold_back(throttled.retry_after)
+            raise
+        except trio.Cancelled:
+            # A stop: what has a verdict is written, the rest is given back.
+            self._write_the_rest(self._calls.end(batch))
+            raise
+        return batch.no_verdicts()  # its leases were lost, all of them
+
+    async def _verdicts(self, batch: Batch[Job[Any]], results: Sequence[Result[Any]]) -> None:
+        """Write down what became of a call, and claim what comes next; shielded."""
+        call = self._calls.end(batch)
+        left = {index: results[index] for index in range(len(batch)) if index not in call.done}
+        call.take_unwritten()  # they are among `left`
+        self._settler.ledger.count_batch()
+        jobs = [batch[index] for index in left]
+        await self._settler.settle(jobs, list(left.values()), feeder=self._feeder)
+
+    def _write_soon(self, call: Call) -> None:
+        """Write the verdicts that a handler fixes early, while the call goes on."""
+        self._nursery.start_soon(self._write_early, call)
+
+    async def _write_early(self, call: Call) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(_EARLY)
+            early = call.take_unwritten()
+            await self._settler.settle([call.batch[index] for index in early], list(early.values()))
+
+    def _write_the_rest(self, call: Call) -> None:
+        early = call.take_unwritten()
+        jobs = [call.batch[index] for index in early]
+        # At once: what is held when the work has ended is given back.
+        self._leases.let_go([job.receipt for job in jobs])
+        self._nursery.start_soon(self._shielded, jobs, list(early.values()))
+
+    async def _shielded(self, jobs: Sequence[Job[Any]], results: Sequence[Result[Any]]) -> None:
+        with trio.CancelScope(shield=True):
+            await self._settler.settle(jobs, results)
+
+    def _lost(self, receipt: Receipt) -> None:
+        """Stop what runs for a job that is somebody else's now."""
+        entry = self._waiting.pop(receipt, None)
+        if entry is not None:
+            job = entry.item
+            entry.cancel()
+            self._settler.lost(job)
+        elif (found := self._calls.lose(receipt)) is not None:
+            call, job = found
+            self._settler.lost(job)
+            # The others of its batch go on; a thread can't be stopped.
+            if call.over and self._handlers[job.handler].is_async:
+                call.scope.cancel()

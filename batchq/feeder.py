@@ -1,0 +1,147 @@
+"""Claims jobs for one queue whenever there is room and a claim makes sense.
+
+Rule 1: a claimed job always has a place: what is held and what claims under way may bring
+is never more than `most`.
+Rule 2: a new event, *then* a look, then the wait; the other order loses news.
+Rule 3: it outlives every error of the store but a broken one.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+
+import attrs
+import trio
+
+from batchq.core.backoff import Backoff
+from batchq.core.job import Claimed, ClaimedJob, ClaimRequest, Group
+from batchq.errors import StoreBroken, StoreError
+from batchq.leases import Leases
+from batchq.ledger import Ledger
+
+__all__ = ["Feeder"]
+
+
+@attrs.define(eq=False, kw_only=True)
+class Feeder:
+    """Knows when to claim, and how much.
+
+    Attributes:
+        queue: the queue's name.
+        handlers: the names of the jobs to claim.
+        most: jobs that have a place at once [jobs].
+        poll_interval: longest time between two claims that find nothing [s].
+        ledger: the road to the store.
+        leases: what is held.
+        accept: gets the jobs of each claim, in order, in the step that learns of them.
+        on_error: told when the store could not do it.
+        again: how long to wait then.
+    """
+
+    queue: str
+    handlers: tuple[str, ...]
+    most: int
+    poll_interval: float
+    ledger: Ledger
+    leases: Leases
+    accept: Callable[[Sequence[ClaimedJob]], object]
+    on_error: Callable[[StoreError], object]
+    again: Backoff
+    _asked: int = attrs.field(default=0, init=False)
+    _next: float = attrs.field(default=-math.inf, init=False)
+    _held_back: float = attrs.field(default=-math.inf, init=False)
+    _failures: int = attrs.field(default=0, init=False)
+    _news: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _stopped: bool = attrs.field(default=False, init=False)
+    _ended: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    async def run(self) -> None:
+        """Claim until `stop`.
+
+        Raises:
+            StoreBroken: the store must not be used any more.
+        """
+        with self._scope:
+            while True:
+                self._news = trio.Event()
+                when = max(self._next, self._held_back) if self._room() else math.inf
+                if when <= trio.current_time():
+                    await self._claim()
+                    continue
+                with trio.move_on_at(when):
+                    await self._news.wait()
+        self._ended.set()
+
+    async def stop(self) -> None:
+        """Claim no more; returns when no claim of `run` is under way."""
+        self._stopped = True
+        self._scope.cancel()
+        await self._ended.wait()
+
+    def look(self) -> None:
+        """Look now whether there is room, or jobs that were stored here."""
+        self._news.set()
+
+    def wake(self) -> None:
+        """Claim now if there is room: jobs were stored here."""
+        self._next = -math.inf
+        self._news.set()
+
+    def hold_back(self, seconds: float) -> None:
+        """Claim nothing for so long [s]."""
+        self._held_back = max(self._held_back, trio.current_time() + seconds)
+
+    def requests(self) -> list[ClaimRequest]:
+        """Return the claim to make now, if any; `answered` must follow for each."""
+        limit = self._room()
+        if limit <= 0 or self._stopped or self._held_back > trio.current_time():
+            return []
+        self._asked += limit
+        return [
+            ClaimRequest(
+                queue=self.queue,
+                handlers=self.handlers,
+                limit=limit,
+                lease=self.leases.lease,
+                worker=self.ledger.worker,
+            )
+        ]
+
+    def answered(self, request: ClaimRequest, claimed: Claimed | None) -> None:
+        """Take in what a claim brought; None: it failed."""
+        self._asked -= request.limit
+        self._news.set()
+        if claimed is None:
+            return
+        wait = self.poll_interval
+        if len(claimed.jobs) == request.limit:
+            wait = 0.0  # there may be more
+        elif claimed.wait is not None:
+            wait = min(wait, claimed.wait)
+        self._next = trio.current_time() + wait
+        if claimed.jobs:
+            self.leases.hold([job.receipt for job in claimed.jobs])
+            self.accept(claimed.jobs)
+
+    def _room(self) -> int:
+        return self.most - len(self.leases) - self._asked
+
+    async def _claim(self) -> None:
+        requests = self.requests()
+        claimed = None
+        try:
+            answers = await self.ledger.submit(Group(claim=requests))
+            claimed = answers.claim[0]
+            self._failures = 0
+        except StoreBroken:
+            raise
+        except StoreError as error:
+            self.on_error(error)
+            self._failures += 1
+            draw = random.random()  # noqa: S311 - jitter is no secret
+            self._next = trio.current_time() + self.again.delay(self._failures, draw=draw)
+        finally:
+            self.answered(requests[0], claimed)

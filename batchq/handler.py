@@ -1,0 +1,305 @@
+"""A registered function: it stays a function, and jobs can be enqueued for it.
+
+    send(letters)                  calls it, here and now
+    await send.enqueue(letter)     checks and encodes the letter; an intake takes the job
+    run(batch)                     a queue has a batch of its jobs: decode, call, answer
+
+Rule 1: what is wrong with a payload is found before anything is stored.
+Rule 2: a job whose payload can't be read fails alone; the function gets the others.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final, Generic, ParamSpec, Self, TypeVar
+
+import attrs
+import trio
+
+from batchq.core.batch import Batch
+from batchq.core.job import Job, NewJob
+from batchq.core.payload import Signature
+from batchq.core.result import Result
+from batchq.core.retry import RetryPolicy
+from batchq.core.using import Using
+from batchq.errors import BatchqError, BatchTimeout, ContractError, PayloadError
+from batchq.job_handle import Intake, JobHandle
+
+__all__ = ["AnyHandler", "BatchHandler", "Handler"]
+
+logger = logging.getLogger("batchq")
+
+P = TypeVar("P")
+R = TypeVar("R")
+Args = ParamSpec("Args")
+
+_CHUNK: Final = 1_000  # jobs stored by one commit
+
+
+@attrs.define(eq=False, kw_only=True)
+class AnyHandler(Generic[R]):
+    """What both kinds of handler are: a function under a name, and where its jobs go.
+
+    Attributes:
+        name: what its jobs are stored under.
+        aliases: other names whose jobs it runs.
+        queue: the queue its jobs wait in.
+        takes_many: whether one call runs many jobs.
+        retry: when a failed job is tried again.
+        timeout: longest call [s]; None is no limit.
+        priority: the level of its jobs [0 highest .. 9].
+        signature: what its payloads and values look like.
+    """
+
+    function: Callable[..., Any] = attrs.field(repr=False)
+    name: str
+    aliases: tuple[str, ...] = ()
+    queue: str
+    takes_many: bool
+    retry: RetryPolicy
+    timeout: float | None
+    priority: int
+    signature: Signature = attrs.field(repr=False)
+    _intake: Intake = attrs.field(repr=False)
+    _using: Using = attrs.field(factory=Using, repr=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names whose jobs it runs, its own first."""
+        return (self.name, *self.aliases)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether its function runs in the event loop; a plain one runs in a thread."""
+        inner: Any = self.function
+        while isinstance(inner, partial):
+            inner = inner.func
+        call = getattr(inner, "__call__", None)  # noqa: B004 - objects may be async too
+        return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(call)
+
+    def using(
+        self,
+        *,
+        delay: float | None = None,
+        priority: int | str | None = None,
+        max_retries: int | None = None,
+    ) -> Self:
+        """Return the same handler with options for the jobs that are enqueued through it.
+
+        Args:
+            delay: a job may not start before so long from now [s].
+            priority: its level [0 highest .. 9], or urgent, high, medium, low.
+            max_retries: attempts after the first, at most.
+
+        Raises:
+            OptionError: a value is out of its range.
+        """
+        changed = self._using.changed(delay=delay, priority=priority, max_retries=max_retries)
+        return attrs.evolve(self, using=changed)
+
+    def new_job(self, payload: object) -> NewJob:
+        """Check and encode a payload, with what `using` says.
+
+        Raises:
+            PayloadError: it does not fit; says where.
+        """
+        using = self._using
+        retries = self.retry.max_retries if using.max_retries is None else using.max_retries
+        return NewJob(
+            queue=self.queue,
+            handler=self.name,
+            payload=self.signature.encode(payload),
+            priority=self.priority if using.priority is None else using.priority,
+            delay=using.delay or 0.0,
+            max_attempts=1 + retries,
+        )
+
+    async def add(self, payload: object) -> JobHandle[R]:
+        """Store a job whose payload is given as such; see `QueueManager.add_job`."""
+        [handle] = await self._intake.enqueue([self.new_job(payload)], self.signature.decode_value)
+        return handle  # type: ignore[no-any-return]  # of R: `decode_value` checks
+
+    def add_sync(self, payload: object) -> JobHandle[R]:
+        """Do the same, blocking."""
+        [handle] = self._intake.enqueue_sync([self.new_job(payload)], self.signature.decode_value)
+        return handle  # type: ignore[no-any-return]  # of R: `decode_value` checks
+
+    async def run(self, batch: Batch[Job[Any]]) -> object:
+        """Call the function for a batch of its jobs; returns as a processor does.
+
+        Raises:
+            BatchTimeout: the call took longer than `timeout`.
+            Exception: whatever the function raises.
+        """
+        payloads = self._payloads(batch)
+        if not payloads:
+            return None
+        call = self._call(batch, payloads)
+        answers = await (self._awaited(call) if self.is_async else self._in_a_thread(call))
+        if not self.takes_many:
+            # Any value is a value here, a dict with "success" in it too.
+            return [answers if isinstance(answers, Result | Exception) else Result.ok(answers)]
+        return self._spread(batch, list(payloads), answers)
+
+    def _payloads(self, batch: Batch[Job[Any]]) -> dict[int, Any]:
+        """Read the payloads, by position; a job without one that can be read has failed."""
+        payloads = {}
+        for index, job in enumerate(batch):
+            try:
+                payloads[index] = job.payload
+            except PayloadError as error:
+                job.undecodable = True
+                batch.settle(index, Result.discard(error))
+        return payloads
+
+    def _call(self, batch: Batch[Job[Any]], payloads: dict[int, Any]) -> Callable[[], Any]:
+        """Return the call to make."""
+        if not self.takes_many:
+            [payload] = payloads.values()
+            return partial(self.function, **self.signature.arguments(payload))
+        if self.signature.wants_jobs:
+            return partial(self.function, [batch[index] for index in payloads])
+        return partial(self.function, list(payloads.values()))
+
+    def _spread(self, batch: Batch[Job[Any]], called: Sequence[int], answers: Any) -> object:  # noqa: ANN401 - a user's function gave them
+        """Give the answers to the jobs that the function was called with, by position."""
+        if answers is None or len(called) == len(batch):
+            return answers
+        if not isinstance(answers, list | tuple) or len(answers) != len(called):
+            raise ContractError(
+                f"handler {self.name!r} got {len(called)} items and must return exactly one"
+                f" result per item, in order, or None; it returned {type(answers).__name__}"
+            )
+        ids = [batch.entries[index].id for index in called]
+        return dict(zip(ids, answers, strict=True))
+
+    async def _awaited(self, call: Callable[[], Awaitable[object]]) -> object:
+        with trio.move_on_after(math.inf if self.timeout is None else self.timeout):
+            return await call()
+        raise self._timed_out()
+
+    async def _in_a_thread(self, call: Callable[[], object]) -> object:
+        """Call a plain function; its time limit is looked at when it has returned.
+
+        Only a stop of the queue abandons the thread, which goes on alone until it returns
+        or the process ends.
+        """
+        began = trio.current_time()
+        limiter = trio.CapacityLimiter(1)  # the queue's concurrency is the limit
+        answers = await trio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=limiter)
+        if self.timeout is not None and trio.current_time() - began > self.timeout:
+            logger.warning("handler %r returned after its timeout; dropped", self.name)
+            raise self._timed_out()
+        return answers
+
+    def _timed_out(self) -> BatchTimeout:
+        return BatchTimeout(f"handler {self.name!r} took longer than timeout={self.timeout:g} s")
+
+
+class Handler(AnyHandler[R], Generic[Args, R]):
+    """A function that runs one job in a call; what `@manager.handler` returns."""
+
+    def __call__(self, *args: Args.args, **kwargs: Args.kwargs) -> Any:  # noqa: ANN401 - the function's
+        """Call the function, here and now."""
+        return self.function(*args, **kwargs)
+
+    async def enqueue(self, *args: Args.args, **kwargs: Args.kwargs) -> JobHandle[R]:
+        """Store a job; returns when it is stored (in the memory tier: at its admission).
+
+        Works under trio and asyncio. Under trio, cancelled means not stored.
+
+        Raises:
+            PayloadError: the arguments do not fit the function; says where.
+            StoreError: it was not stored.
+            QueueError: it can't come in (memory tier).
+        """
+        return await self.add(self.signature.bind(args, kwargs))
+
+    def enqueue_sync(self, *args: Args.args, **kwargs: Args.kwargs) -> JobHandle[R]:
+        """Do the same, blocking: for threads, scripts, frameworks without an event loop.
+
+        Raises:
+            RuntimeError: an event loop runs in this thread; it would stand still.
+        """
+        return self.add_sync(self.signature.bind(args, kwargs))
+
+
+class BatchHandler(AnyHandler[R], Generic[P, R]):
+    """A function that runs many jobs in a call; what `@manager.batch_handler` returns."""
+
+    def __call__(self, items: Sequence[Any], /) -> Any:  # noqa: ANN401 - the function's
+        """Call the function, here and now."""
+        return self.function(items)
+
+    async def enqueue(self, item: P) -> JobHandle[R]:
+        """Store a job for one item; see `Handler.enqueue`."""
+        return await self.add(item)
+
+    def enqueue_sync(self, item: P) -> JobHandle[R]:
+        """Do the same, blocking; see `Handler.enqueue_sync`."""
+        return self.add_sync(item)
+
+    async def enqueue_many(self, items: Iterable[P]) -> list[JobHandle[R]]:
+        """Store a job per item, checked and stored a thousand at a time.
+
+        Returns:
+            One handle per item, in order.
+
+        Raises:
+            BatchqError: as `enqueue`; its `stored` has the handles of what was stored
+                before.
+        """
+        stored: list[JobHandle[R]] = []
+        with _saying(lambda: stored):
+            for chunk in self._chunks(items):
+                stored += await self._intake.enqueue(chunk, self.signature.decode_value)
+        return stored
+
+    def enqueue_many_sync(self, items: Iterable[P]) -> list[JobHandle[R]]:
+        """Do the same, blocking; see `Handler.enqueue_sync`."""
+        stored: list[JobHandle[R]] = []
+        with _saying(lambda: stored):
+            for chunk in self._chunks(items):
+                stored += self._intake.enqueue_sync(chunk, self.signature.decode_value)
+        return stored
+
+    async def store_many(self, items: Iterable[P]) -> int:
+        """Store a job per item of any iterable, in flat memory; return how many.
+
+        Raises:
+            BatchqError: as `enqueue_many`; its `stored` is the number stored before.
+        """
+        stored = 0
+        with _saying(lambda: stored):
+            for chunk in self._chunks(items):
+                stored += len(await self._intake.enqueue(chunk, self.signature.decode_value))
+        return stored
+
+    def _chunks(self, items: Iterable[P]) -> Iterator[list[NewJob]]:
+        chunk: list[NewJob] = []
+        for number, item in enumerate(items):
+            try:
+                chunk.append(self.new_job(item))
+            except PayloadError as error:
+                error.add_note(f"it is item number {number}, counted from 0")
+                raise
+            if len(chunk) == _CHUNK:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
+
+
+@contextmanager
+def _saying(stored: Callable[[], object]) -> Iterator[None]:
+    """Let an error say what was stored before it."""
+    try:
+        yield
+    except BatchqError as error:
+        error.stored = stored()
+        raise

@@ -1,0 +1,192 @@
+"""The manager's side of handlers and handles: where jobs go in, and are looked up.
+
+Rule 1: nothing need be started to store a job. Inside a block of the manager what comes in
+gathers in the ledger; elsewhere each call is a commit of its own.
+Rule 2: under trio, under asyncio and in plain threads alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import attrs
+import trio
+
+from batchq.bridge import Bell, forbid_event_loop, in_trio, run_blocking
+from batchq.core.job import Group, JobRecord, NewJob
+from batchq.ends import Ends
+from batchq.errors import UnknownJob
+from batchq.job_handle import JobHandle, Read
+from batchq.ledger import Ledger
+
+__all__ = ["AtFirstUse", "DurableIntake", "JobLookup"]
+
+T = TypeVar("T")
+
+# A job that another process runs is asked for after so long [s], and each time so much later.
+_FIRST: Final = 0.01
+_SLOWER: Final = 1.5
+
+
+@attrs.define(eq=False)
+class AtFirstUse:
+    """The ledger of one manager, opened when it is first needed; from any thread.
+
+    Attributes:
+        make: opens it; it blocks.
+        ledger: None until then.
+    """
+
+    make: Callable[[], Ledger]
+    ledger: Ledger | None = None
+    _lock: Any = attrs.field(factory=threading.Lock, init=False)
+
+    def get(self) -> Ledger:
+        """Return it, opened."""
+        with self._lock:
+            if self.ledger is None:
+                self.ledger = self.make()
+            return self.ledger
+
+    async def aget(self) -> Ledger:
+        """Return it, opened without blocking the event loop."""
+        if self.ledger is None:
+            return await run_blocking(self.get)
+        return self.ledger
+
+    def close(self) -> None:
+        """Close the store; the next use opens it anew."""
+        with self._lock:
+            if self.ledger is not None:
+                self.ledger.store.close()
+                self.ledger = None
+
+
+@attrs.define(eq=False)
+class _Patience:
+    """How long to wait for a job's end from one look to the next [s]."""
+
+    timeout: float
+    longest: float
+    now: Callable[[], float]
+    _began: float = attrs.field(init=False)
+    _pause: float = attrs.field(default=_FIRST, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._began = self.now()
+
+    def pause(self, record: JobRecord) -> float:
+        left = self._began + self.timeout - self.now()
+        if left <= 0:
+            raise TimeoutError(
+                f"job {record.id} did not end within {self.timeout:g} s; it is {record.state.value}"
+            )
+        pause, self._pause = self._pause, min(self._pause * _SLOWER, self.longest)
+        return min(pause, left)
+
+
+@attrs.define(eq=False)
+class JobLookup:
+    """Looks stored jobs up, for their handles.
+
+    Attributes:
+        ledgers: the road to the store.
+        ends: tells of jobs that end in this process.
+        poll_interval: longest time between two looks for a job's end [s].
+    """
+
+    ledgers: AtFirstUse
+    ends: Ends
+    poll_interval: float
+
+    async def get(self, job_id: int) -> tuple[JobRecord, str]:
+        """Read a job and its status; see `Records`."""
+        return await self.read(partial(self.get_sync, job_id))
+
+    def get_sync(self, job_id: int) -> tuple[JobRecord, str]:
+        """Do the same, blocking."""
+        store = self.ledgers.get().store
+        [record] = store.get([job_id])
+        if record is None:
+            raise UnknownJob(f"the store {store.info().location} has no job {job_id}")
+        return record, record.status(store.now())
+
+    async def last_error(self, job_id: int) -> str:
+        """Say how a job's last attempt failed; see `Records`."""
+        return await self.read(partial(self.last_error_sync, job_id))
+
+    def last_error_sync(self, job_id: int) -> str:
+        """Do the same, blocking."""
+        failures = self.ledgers.get().store.errors(job_id, limit=1)
+        return f"{failures[0].line.kind}: {failures[0].line.message}" if failures else ""
+
+    async def ended(self, job_id: int, timeout: float | None) -> JobRecord:  # noqa: ASYNC109
+        """Wait until a job is final; see `Records`."""
+        patience, bell = await self.read(partial(self._patience, timeout)), Bell()
+        with self.ends.watch(job_id, bell.ring):
+            while not (record := (await self.get(job_id))[0]).state.final:
+                await bell.wait(patience.pause(record))
+        return record
+
+    def ended_sync(self, job_id: int, timeout: float | None) -> JobRecord:
+        """Do the same, blocking."""
+        forbid_event_loop("result_sync()", "await job.result()")
+        patience, bell = self._patience(timeout), Bell()
+        with self.ends.watch(job_id, bell.ring):
+            while not (record := self.get_sync(job_id)[0]).state.final:
+                bell.wait_sync(patience.pause(record))
+        return record
+
+    async def read(self, call: Callable[[], T]) -> T:
+        """Run a read of the store, in a thread if the store needs one."""
+        ledger = await self.ledgers.aget()
+        if not ledger.store.info().inline:
+            return await run_blocking(call)
+        if in_trio():
+            await trio.lowlevel.checkpoint()
+        return call()
+
+    def _patience(self, timeout: float | None) -> _Patience:
+        longest = max(_FIRST, self.poll_interval)
+        return _Patience(
+            math.inf if timeout is None else timeout, longest, self.ledgers.get().store.now
+        )
+
+
+@attrs.define(eq=False)
+class DurableIntake:
+    """Stores the jobs of durable handlers.
+
+    Attributes:
+        lookup: for their handles.
+        on_stored: told of new jobs and their ids, in order, in the thread that stored them.
+    """
+
+    lookup: JobLookup
+    on_stored: Callable[[Sequence[NewJob], Sequence[int]], object]
+
+    async def enqueue(self, jobs: Sequence[NewJob], read: Read) -> list[Any]:
+        """Store jobs; see `Intake`."""
+        ledger = await self.lookup.ledgers.aget()
+        group = Group(enqueue=jobs)
+        if in_trio():
+            answers = await ledger.submit(group)
+        else:
+            # A task that is cancelled does not wait, but what it began is stored.
+            answers = await asyncio.shield(asyncio.to_thread(ledger.commit_now, group))
+        return self._handles(jobs, answers.enqueue, read)
+
+    def enqueue_sync(self, jobs: Sequence[NewJob], read: Read) -> list[Any]:
+        """Do the same, blocking."""
+        forbid_event_loop("enqueue_sync()", "await handler.enqueue(...)")
+        answers = self.lookup.ledgers.get().commit_now(Group(enqueue=jobs))
+        return self._handles(jobs, answers.enqueue, read)
+
+    def _handles(self, jobs: Sequence[NewJob], ids: Sequence[int], read: Read) -> list[Any]:
+        self.on_stored(jobs, ids)
+        return [JobHandle(id_, self.lookup, read) for id_ in ids]

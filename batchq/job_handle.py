@@ -1,0 +1,135 @@
+"""What a handler's `enqueue` gives back, in either tier, and whom handlers and handles ask.
+
+Rule 1: nothing here knows a store, a ledger or a queue: the manager's side of an `Intake`
+and of `Records` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+import attrs
+
+from batchq.core.job import JobRecord, NewJob
+from batchq.core.lifecycle import JobState
+from batchq.errors import JobFailed
+
+__all__ = ["Intake", "JobHandle", "Read", "Records"]
+
+R = TypeVar("R")
+
+Read = Callable[[bytes | None], Any]
+
+
+class Intake(Protocol):
+    """Where a handler's jobs go."""
+
+    async def enqueue(self, jobs: Sequence[NewJob], read: Read) -> list[Any]:
+        """Take jobs in, all or none of them.
+
+        Args:
+            jobs: checked and encoded.
+            read: decodes a stored result.
+
+        Returns:
+            Their handles, one per job, in order.
+
+        Raises:
+            QueueError: they can't come in (memory tier).
+            StoreError: they were not stored (durable tier).
+        """
+
+    def enqueue_sync(self, jobs: Sequence[NewJob], read: Read) -> list[Any]:
+        """Do the same, blocking; in an event loop it raises RuntimeError."""
+
+
+class Records(Protocol):
+    """Where handles look their jobs up."""
+
+    async def get(self, job_id: int) -> tuple[JobRecord, str]:
+        """Read a job and its status as people say it; raises UnknownJob."""
+
+    def get_sync(self, job_id: int) -> tuple[JobRecord, str]:
+        """Do the same, blocking."""
+
+    async def ended(self, job_id: int, timeout: float | None) -> JobRecord:  # noqa: ASYNC109
+        """Wait until a job is final; raises TimeoutError."""
+
+    def ended_sync(self, job_id: int, timeout: float | None) -> JobRecord:
+        """Do the same, blocking."""
+
+    async def last_error(self, job_id: int) -> str:
+        """Say how the job's last attempt failed; empty if it is not known."""
+
+    def last_error_sync(self, job_id: int) -> str:
+        """Do the same, blocking."""
+
+
+@attrs.define(eq=False)
+class JobHandle(Generic[R]):
+    """A stored job, as whoever enqueued it holds it.
+
+    Attributes:
+        id: its number in the store.
+        state: its stored state, when it was last read.
+        status: the same as people say it: `scheduled`, `retrying`, `stalled`, or the state.
+    """
+
+    id: int
+    _records: Records = attrs.field(repr=False)
+    _read: Read = attrs.field(repr=False)
+    state: JobState = attrs.field(default=JobState.PENDING, init=False)
+    status: str = attrs.field(default=JobState.PENDING.value, init=False)
+
+    async def refresh(self) -> JobState:
+        """Read the job's state anew, and return it.
+
+        Raises:
+            UnknownJob: the store has it no more.
+        """
+        record, self.status = await self._records.get(self.id)
+        self.state = record.state
+        return self.state
+
+    def refresh_sync(self) -> JobState:
+        """Do the same, blocking."""
+        record, self.status = self._records.get_sync(self.id)
+        self.state = record.state
+        return self.state
+
+    async def result(self, timeout: float | None = None) -> R:  # noqa: ASYNC109
+        """Wait for the value that the handler returned.
+
+        Args:
+            timeout: how long to wait [s]; None is no limit.
+
+        Raises:
+            TimeoutError: the job was not final in time; it goes on.
+            JobFailed: it has failed or was cancelled.
+            PayloadError: the value does not fit the handler's return annotation.
+        """
+        record = await self._records.ended(self.id, timeout)
+        self.state, self.status = record.state, record.state.value
+        if record.state is not JobState.COMPLETED:
+            raise _failed(record, await self._records.last_error(self.id))
+        return self._read(record.value)  # type: ignore[no-any-return]  # of type R, checked
+
+    def result_sync(self, timeout: float | None = None) -> R:
+        """Do the same, blocking: for scripts and frameworks without an event loop."""
+        record = self._records.ended_sync(self.id, timeout)
+        self.state, self.status = record.state, record.state.value
+        if record.state is not JobState.COMPLETED:
+            raise _failed(record, self._records.last_error_sync(self.id))
+        return self._read(record.value)  # type: ignore[no-any-return]  # of type R, checked
+
+
+def _failed(record: JobRecord, last: str) -> JobFailed:
+    why = f" ({record.reason})" if record.reason else ""
+    return JobFailed(
+        f"job {record.id} of handler {record.handler!r} is {record.state.value}{why} after"
+        f" {record.used} attempts{f'; the last one: {last}' if last else ''}",
+        job_id=record.id,
+        state=record.state.value,
+        reason=record.reason,
+    )

@@ -1,0 +1,236 @@
+"""The one road to a store's writes: commands gather while a commit runs, and become one.
+
+    submit(group) ─▶ BatchedQueue(flush_interval=0, concurrency=1) ─▶ ⇣ commit_now(merged)
+    commit_now(group) ─────────────── any thread ─────────────────────▶ lock ─▶ store.commit
+
+Rule 1: every write goes through `commit_now`, which holds the ledger's lock for the whole
+unit. Nothing else calls `Store.commit`.
+Rule 2: a commit that has begun belongs to the ledger. Whoever submitted is told its answer,
+cancelled or not; a cancelled `submit` was not carried out.
+Rule 3: one bad command does not spoil its neighbours: after an error that is not the
+store's, each command is committed again as a group of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from itertools import islice
+from typing import Any, Final, Protocol
+
+import attrs
+import msgspec
+import trio
+
+from batchq.core.batch import Batch
+from batchq.core.job import Answers, Group
+from batchq.core.result import Result
+from batchq.errors import StoreError
+from batchq.nest import Nest
+from batchq.queue import BatchedQueue
+from batchq.stores.base import Store
+
+__all__ = ["Ledger", "RunSync"]
+
+# Groups that may become one commit. What comes in bulk is cut by thousands before.
+_MOST: Final = 1_000
+
+
+class RunSync(Protocol):
+    """Runs a blocking call without blocking the event loop."""
+
+    def __call__(self, call: Callable[[Group], Answers], group: Group, /) -> Awaitable[Answers]:
+        """Run `call(group)` and return what it returns."""
+
+
+@attrs.define(eq=False)
+class Ledger:
+    """Commits groups to a store.
+
+    Attributes:
+        store: where they go.
+        run_sync: how a blocking commit is run; None: in a thread, or right here if the
+            store's `info().inline` says that it needs none.
+    """
+
+    store: Store
+    run_sync: RunSync | None = None
+    _queues: dict[trio.lowlevel.TrioToken, BatchedQueue[Group, Answers]] = attrs.field(
+        factory=dict, init=False
+    )
+    _lock: Any = attrs.field(factory=threading.Lock, init=False)
+    _worker: str = attrs.field(default="", init=False)
+    _pid: int = attrs.field(default=0, init=False)
+    _batches: int = attrs.field(default=0, init=False)
+
+    @property
+    def worker(self) -> str:
+        """Who commits here: a name that no other process has, nor a later one."""
+        if self._pid != os.getpid():  # a child must not wait for a lock that its parent holds
+            self._pid, self._lock, self._batches = os.getpid(), threading.Lock(), 0
+            self._worker = f"{socket.gethostname()}-{self._pid}-{secrets.token_hex(3)}"
+        return self._worker
+
+    def count_batch(self) -> None:
+        """Count one ended call of a handler; it is written with the next commit."""
+        self._batches += 1
+
+    def commit_now(self, group: Group) -> Answers:
+        """Commit a group, from any thread; it blocks.
+
+        Returns:
+            One answer per command, in order.
+
+        Raises:
+            StoreError: nothing of it was done.
+        """
+        worker = self.worker
+        with self._lock:
+            batches, self._batches = self._batches, 0
+            try:
+                return self.store.commit(
+                    msgspec.structs.replace(group, worker=worker, batches=batches)
+                )
+            except Exception:
+                self._batches += batches  # the next commit counts them
+                raise
+
+    async def submit(self, group: Group) -> Answers:
+        """Commit a group, together with what others submit meanwhile.
+
+        Cancelled means that it was not carried out. Outside `open` it is a commit of its
+        own.
+
+        Raises:
+            StoreError: nothing of it was done.
+        """
+        queue = self._queues.get(trio.lowlevel.current_trio_token())
+        if queue is None:
+            return await self._run(group)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        entry = queue.enqueue_nowait(group)
+        entry.wake = wake = partial(trio.lowlevel.reschedule, trio.lowlevel.current_task())
+
+        def withdraw(_: object) -> trio.lowlevel.Abort:
+            entry.wake = None
+            if entry.cancel():
+                return trio.lowlevel.Abort.SUCCEEDED
+            entry.wake = wake
+            return trio.lowlevel.Abort.FAILED
+
+        await trio.lowlevel.wait_task_rescheduled(withdraw)
+        return entry.value()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Gather what is submitted in this event loop, as long as the block lasts.
+
+        Its end commits what has been submitted. A block inside another one changes nothing.
+        """
+        token = trio.lowlevel.current_trio_token()
+        if token in self._queues:
+            yield
+            return
+        nest, closing, closed = Nest(), trio.Event(), trio.Event()
+        nursery = await nest.enter()
+        await nursery.start(self._gather, closing, closed)
+        error: BaseException | None = None
+        try:
+            yield
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            closing.set()
+            with trio.CancelScope(shield=True):
+                await closed.wait()
+            await nest.leave(error)
+
+    async def _gather(
+        self,
+        closing: trio.Event,
+        closed: trio.Event,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Keep a queue for this event loop until `closing`; no cancellation reaches it."""
+        token = trio.lowlevel.current_trio_token()
+        queue = BatchedQueue[Group, Answers](
+            self._commit,
+            name="batchq.ledger",
+            batch_size=_MOST,
+            flush_interval=0.0,
+            max_queue_size=None,
+            shutdown_timeout=None,
+        )
+        try:
+            with trio.CancelScope(shield=True):
+                async with queue:
+                    self._queues[token] = queue
+                    task_status.started()
+                    await closing.wait()
+                    del self._queues[token]
+        finally:
+            self._queues.pop(token, None)
+            closed.set()
+
+    async def _commit(self, batch: Batch[Group]) -> Sequence[Result[Answers]]:
+        """Commit what has gathered as one; each by itself if one of them can't be."""
+        groups = list(batch)
+        try:
+            merged = await self._run(_merge(groups))
+        except StoreError:
+            raise  # every member's error: nothing of it was done
+        except Exception:
+            if len(groups) == 1:
+                raise
+            return [await self._commit_alone(group) for group in groups]
+        return [Result.ok(answers) for answers in _split(merged, groups)]
+
+    async def _commit_alone(self, group: Group) -> Result[Answers]:
+        try:
+            return Result.ok(await self._run(group))
+        except Exception as error:
+            return Result.fail(error)
+
+    async def _run(self, group: Group) -> Answers:
+        if self.run_sync is not None:
+            return await self.run_sync(self.commit_now, group)
+        if self.store.info().inline:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return self.commit_now(group)
+        return await trio.to_thread.run_sync(self.commit_now, group)
+
+
+def _merge(groups: Sequence[Group]) -> Group:
+    """Put groups together as one."""
+    if len(groups) == 1:
+        return groups[0]
+    return Group(
+        settle=[each for group in groups for each in group.settle],
+        extend=[each for group in groups for each in group.extend],
+        enqueue=[each for group in groups for each in group.enqueue],
+        claim=[each for group in groups for each in group.claim],
+    )
+
+
+def _split(answers: Answers, groups: Sequence[Group]) -> list[Answers]:
+    """Give each of the merged groups its answers."""
+    if len(groups) == 1:
+        return [answers]
+    settle, extend = iter(answers.settle), iter(answers.extend)
+    enqueue, claim = iter(answers.enqueue), iter(answers.claim)
+    return [
+        Answers(
+            settle=list(islice(settle, len(group.settle))),
+            extend=list(islice(extend, len(group.extend))),
+            enqueue=list(islice(enqueue, len(group.enqueue))),
+            claim=list(islice(claim, len(group.claim))),
+        )
+        for group in groups
+    ]

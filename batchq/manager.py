@@ -1,0 +1,313 @@
+"""`QueueManager`: names to queues, in two tiers; one start, one stop, one store.
+
+Rule 1: it delegates: what is registered, how jobs come in, how a queue works and how queues
+are stopped stands in the rooms below.
+Rule 2: nothing is opened or started before it is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import Any, Final, ParamSpec, Self, TypeVar, Unpack, overload
+
+import trio
+
+from batchq.at_work import AtWork
+from batchq.bridge import Portal, in_trio
+from batchq.core.job_options import JobQueueOptions
+from batchq.ends import Ends
+from batchq.errors import OptionError
+from batchq.handler import BatchHandler, Handler
+from batchq.hooks import JobHooks
+from batchq.intake import AtFirstUse, DurableIntake, JobLookup
+from batchq.job_handle import JobHandle
+from batchq.ledger import Ledger, RunSync
+from batchq.registration import (
+    BatchHandlerOptions,
+    HandlerOptions,
+    RegisterBatchHandler,
+    RegisterHandler,
+)
+from batchq.registry import Registry, job_hooks
+from batchq.stores.base import Store
+from batchq.stores.url import open_store
+
+__all__ = ["QueueManager"]
+
+logger = logging.getLogger("batchq")
+
+R = TypeVar("R")
+Args = ParamSpec("Args")
+
+Queues = Iterable[str] | Mapping[str, int | None]
+
+_DEFAULT_URL: Final = "sqlite:///batchq.db"
+
+
+class QueueManager:
+    """Stores jobs for functions, and runs them in batches.
+
+        manager = QueueManager("sqlite:///jobs.db")
+
+        @manager.batch_handler(batch_size=100, flush_interval=0.5)
+        async def send_emails(emails: list[Email]) -> None: ...
+
+        await send_emails.enqueue(Email(...))
+        manager.run()                                  # or: batchq work myapp:manager
+
+    Args:
+        store: its URL, or an open store; None: $BATCHQ_URL, else sqlite:///batchq.db. It is
+            opened when it is first needed.
+        lease: how long a claim holds, where a queue does not say [s]. A job whose worker
+            was killed comes back after it.
+        poll_interval: longest time between two looks for jobs that other processes stored
+            [s].
+        grace: how long running handlers have when work is stopped [s].
+        durability: of a store given by URL: `full` or `process`; None is the store's default.
+        hooks: whom to tell of all jobs.
+        run_sync: how a blocking commit is run; None: in a thread if the store needs one.
+
+    Raises:
+        OptionError: a value is out of its range.
+    """
+
+    def __init__(
+        self,
+        store: str | Store | None = None,
+        *,
+        lease: float = 30.0,
+        poll_interval: float = 1.0,
+        grace: float = 30.0,
+        durability: str | None = None,
+        hooks: JobHooks | Sequence[JobHooks] | None = None,
+        run_sync: RunSync | None = None,
+    ) -> None:
+        checked = JobQueueOptions(name="all", lease=lease, poll_interval=poll_interval)
+        if not grace >= 0:
+            raise OptionError(f"grace must be at least 0 seconds, got {grace!r}")
+        self._grace = grace
+
+        def make() -> Ledger:
+            url = store if store is not None else os.environ.get("BATCHQ_URL", _DEFAULT_URL)
+            found = open_store(url, durability=durability) if isinstance(url, str) else url
+            return Ledger(found, run_sync)
+
+        self._ledgers = AtFirstUse(make)
+        ends = Ends()
+        defaults = {"lease": checked.lease, "poll_interval": checked.poll_interval}
+        self._registry = Registry(defaults)
+        self._at_work = AtWork(self._registry.queues, ends, job_hooks(hooks))
+        lookup = JobLookup(self._ledgers, ends, checked.poll_interval)
+        self._intake = DurableIntake(lookup, self._at_work.stored)
+        self._blocks: dict[object, list[AbstractAsyncContextManager[None]]] = {}
+        self._portal: Portal | None = None
+
+    def queue(
+        self,
+        name: str,
+        *,
+        concurrency: int = 5,
+        lease: float | None = None,
+        prefetch: int = 0,
+        hooks: JobHooks | Sequence[JobHooks] | None = None,
+    ) -> None:
+        """Declare a queue that several handlers share by naming it, before they do.
+
+        Args:
+            name: 1 to 64 letters, digits, `_`, `.` or `-`.
+            concurrency: most calls in flight in one process.
+            lease: how long a claim holds [s]; None: the manager's.
+            prefetch: calls' worth of jobs claimed ahead of a free slot.
+            hooks: whom to tell of its jobs.
+
+        Raises:
+            OptionError: a value is out of its range, or there is such a queue.
+        """
+        settings: dict[str, Any] = {"concurrency": concurrency, "prefetch": prefetch}
+        if lease is not None:
+            settings["lease"] = lease
+        self._registry.declare(name, settings, job_hooks(hooks))
+
+    @overload
+    def handler(self, function: Callable[Args, Any], /) -> Handler[Args, Any]: ...
+    @overload
+    def handler(self, /, **options: Unpack[HandlerOptions]) -> RegisterHandler: ...
+    def handler(
+        self, function: Callable[..., Any] | None = None, /, **options: Unpack[HandlerOptions]
+    ) -> Any:
+        """Register a function that runs one job in a call; use it as a decorator.
+
+        An async function runs in the event loop, a plain one in a thread. It stays a
+        function: called, it runs here and now.
+
+        Raises:
+            OptionError: a name is no name, or taken; a value is out of its range; or the
+                queue can't have it.
+            TypeError: no such option, or a function that no job could be made for.
+        """
+
+        def register(function: Callable[..., Any]) -> object:
+            return self._registry.register(function, options, kind=Handler, durable=self._intake)
+
+        return register if function is None else register(function)
+
+    def batch_handler(self, /, **options: Unpack[BatchHandlerOptions]) -> RegisterBatchHandler:
+        """Register a function that runs many jobs in a call; use it as a decorator.
+
+        It takes a list of items, or of `Job`s, and returns None (all succeeded) or one
+        value or `Result` per item, in order. Raises as `handler`.
+        """
+
+        def register(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - typed by the protocol
+            return self._registry.register(
+                function, options, kind=BatchHandler, durable=self._intake
+            )
+
+        return register
+
+    async def add_job(
+        self,
+        name: str,
+        payload: object,
+        *,
+        delay: float | None = None,
+        priority: int | str | None = None,
+        max_retries: int | None = None,
+    ) -> JobHandle[Any]:
+        """Store a job by its handler's name; the same checks as `enqueue`.
+
+        Args:
+            name: a registered handler's.
+            payload: what JSON gives: an object of the arguments; of a batch handler, one item.
+            delay: it may not start before so long from now [s].
+            priority: its level [0 highest .. 9], or a name.
+            max_retries: attempts after the first, at most.
+
+        Raises:
+            UnknownHandler: no handler has that name.
+            PayloadError: the payload does not fit; says where.
+        """
+        handler = self._registry.handler(name)
+        using = handler.using(delay=delay, priority=priority, max_retries=max_retries)
+        return await using.add(payload)
+
+    def add_job_sync(
+        self,
+        name: str,
+        payload: object,
+        *,
+        delay: float | None = None,
+        priority: int | str | None = None,
+        max_retries: int | None = None,
+    ) -> JobHandle[Any]:
+        """Do the same, blocking; see `Handler.enqueue_sync`."""
+        handler = self._registry.handler(name)
+        using = handler.using(delay=delay, priority=priority, max_retries=max_retries)
+        return using.add_sync(payload)
+
+    def working(self, queues: Queues | None = None) -> AbstractAsyncContextManager[Self]:
+        """Run workers as long as the block lasts: under trio here, under asyncio in a thread.
+
+        Leaving the block claims no more, gives back what has not started, and lets running
+        handlers finish within `grace`.
+
+        Args:
+            queues: which ones; or a mapping to the concurrency of each in this process,
+                None for its own. None: all.
+
+        Raises:
+            OptionError: there is no such queue, or no handler at all.
+        """
+        return self._working(self._registry.chosen(queues))
+
+    def run(self, queues: Queues | None = None) -> None:
+        """Run workers until SIGINT or SIGTERM; a second signal ends the process at once.
+
+        Args:
+            queues: as of `working`.
+
+        Raises:
+            OptionError: as `working`.
+            StoreError: the store can't be opened, or is broken.
+        """
+        trio.run(self._run, self._registry.chosen(queues))
+
+    def start_workers(self, queues: Queues | None = None) -> None:
+        """Run workers in a thread of their own until `stop_workers`; for plain programs.
+
+        Raises:
+            RuntimeError: they are started already.
+        """
+        chosen = self._registry.chosen(queues)
+        if self._portal is not None:
+            raise RuntimeError("the workers are started already; stop_workers() ends them")
+        portal = Portal(lambda: self._working(chosen))
+        portal.start()
+        self._portal = portal
+
+    def stop_workers(self) -> None:
+        """Stop what `start_workers` started, as the end of a `working` block does."""
+        portal, self._portal = self._portal, None
+        if portal is not None:
+            portal.stop()
+
+    def close(self) -> None:
+        """Close the store, if it is open; its next use opens it anew."""
+        self._ledgers.close()
+
+    async def __aenter__(self) -> Self:
+        """Gather what is enqueued in this block: many callers' jobs become one commit."""
+        ledger = await self._ledgers.aget()
+        if in_trio():
+            block = ledger.open()
+            await block.__aenter__()
+            self._blocks.setdefault(trio.lowlevel.current_trio_token(), []).append(block)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if in_trio():
+            block = self._blocks[trio.lowlevel.current_trio_token()].pop()
+            await block.__aexit__(kind, error, trace)
+
+    @asynccontextmanager
+    async def _working(self, chosen: Mapping[str, int | None]) -> AsyncIterator[Self]:
+        if in_trio():
+            ledger = await self._ledgers.aget() if self._at_work.need_store(chosen) else None
+            async with self._at_work.workers(chosen, ledger, self._grace):
+                yield self
+            return
+        portal = Portal(lambda: self._working(chosen))
+        await asyncio.to_thread(portal.start)
+        try:
+            yield self
+        finally:
+            await asyncio.shield(asyncio.to_thread(portal.stop))
+
+    async def _run(self, chosen: Mapping[str, int | None]) -> None:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async with trio.open_nursery() as nursery:
+                async with self._working(chosen):
+                    logger.info("working on %s", ", ".join(chosen))
+                    number = await anext(signals)
+                    logger.info("stopping: no more claims; running handlers finish")
+                    nursery.start_soon(_die_at_the_next, signals)
+                nursery.cancel_scope.cancel()
+            logger.info("stopped by %s", signal.Signals(number).name)
+
+
+async def _die_at_the_next(signals: AsyncIterator[int]) -> None:
+    number = await anext(signals)
+    logger.warning("stopped at once: what was running will run again")
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)

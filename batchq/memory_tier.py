@@ -1,0 +1,226 @@
+"""A handler with `tier="memory"`: its jobs go to a `BatchedQueue`, and are nowhere else.
+
+Rule 1: the same code as in the durable tier: payloads are checked and copied through JSON,
+the function gets them in the same way, and verdicts mean the same.
+Rule 2: it takes jobs only while it works: inside `manager.working()` or `run()`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+import attrs
+import trio
+
+from batchq.bridge import forbid_event_loop, in_trio, run_blocking
+from batchq.calls import Calls
+from batchq.core.batch import Batch
+from batchq.core.job import PRIORITY_LEVELS, Job, NewJob, Undecoded
+from batchq.core.job_options import JobQueueOptions
+from batchq.errors import DrainTimeout, OptionError, QueueClosed
+from batchq.handle import Entry
+from batchq.handler import AnyHandler
+from batchq.hooks import JobHooks
+from batchq.job_handle import Read
+from batchq.queue import BatchedQueue
+
+__all__ = ["EntryHandle", "MemoryIntake", "MemoryQueue"]
+
+logger = logging.getLogger("batchq")
+
+R = TypeVar("R")
+
+
+@attrs.define(eq=False)
+class EntryHandle(Generic[R]):
+    """A job of the memory tier, as whoever enqueued it holds it.
+
+    Attributes:
+        id: its number, unique as long as its manager lives.
+    """
+
+    id: int
+    _entry: Entry[Job[Any], R] = attrs.field(repr=False)
+    _token: trio.lowlevel.TrioToken = attrs.field(repr=False)
+
+    @property
+    def status(self) -> str:
+        """Where it is."""
+        return self._entry.status.value
+
+    async def result(self, timeout: float | None = None) -> R:  # noqa: ASYNC109
+        """Wait for its value; under trio or asyncio.
+
+        Raises:
+            TimeoutError: it was not settled in time; it goes on.
+            Exception: what it failed with.
+        """
+        if in_trio() and trio.lowlevel.current_trio_token() is self._token:
+            return await self._result(timeout)
+        return await run_blocking(partial(self._result_from_outside, timeout))
+
+    def result_sync(self, timeout: float | None = None) -> R:
+        """Do the same, blocking, in another thread than the queue's."""
+        forbid_event_loop("result_sync()", "await job.result()")
+        return self._result_from_outside(timeout)
+
+    def _result_from_outside(self, timeout: float | None) -> R:
+        return trio.from_thread.run(self._result, timeout, trio_token=self._token)
+
+    async def _result(self, timeout: float | None) -> R:  # noqa: ASYNC109
+        with trio.move_on_after(math.inf if timeout is None else timeout):
+            return await self._entry.result()
+        raise TimeoutError(f"job {self.id} was not settled within {timeout} s")
+
+
+class MemoryQueue:
+    """Works on the jobs of one handler, in memory."""
+
+    def __init__(
+        self, options: JobQueueOptions, handler: AnyHandler[Any], hooks: Sequence[JobHooks]
+    ) -> None:
+        """Make a queue that does not work yet; `grace` is `stop`'s."""
+        self._handler = handler
+        self._calls = Calls(lambda _: None)
+        self._stopping = trio.Event()
+        self._grace = 0.0
+        self.queue: BatchedQueue[Job[Any], Any] = BatchedQueue(
+            self._process,
+            name=options.name,
+            batch_size=options.batch_size,
+            flush_interval=options.flush_interval,
+            concurrency=options.concurrency,
+            priority_levels=PRIORITY_LEVELS,
+            retry=handler.retry,
+            shutdown_timeout=None,
+            hooks=list(hooks),
+        )
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run jobs until `stop`; then finish what is held, in the time that it gives."""
+        async with self.queue:
+            task_status.started()
+            await self._stopping.wait()
+            try:
+                await self.queue.drain(self._grace)
+            except DrainTimeout as error:
+                logger.warning("queue %r: %s", self.queue.name, error)
+
+    def stop(self, grace: float) -> None:
+        """Take no more, and end within `grace` [s]."""
+        self._grace = grace
+        self._stopping.set()
+
+    @property
+    def max_attempts(self) -> int:
+        """Attempts that each of its jobs may make, at most [count]."""
+        return 1 + self._handler.retry.max_retries
+
+    def decode(self, content: bytes) -> object:
+        """Read a payload."""
+        return self._handler.signature.decode(content)
+
+    def settle(self, job: Job[Any], result: Any) -> None:  # noqa: ANN401 - a Result of any type
+        """Do what `job.settle` says; from any thread."""
+        self._calls.settle(job.receipt, result)
+
+    async def _process(self, batch: Batch[Job[Any]]) -> object:
+        for job, entry in zip(batch, batch.entries, strict=True):
+            job.attempt = job.used = entry.attempts + 1
+        self._calls.begin(batch)
+        try:
+            return await self._handler.run(batch)
+        finally:
+            self._calls.end(batch)
+
+
+@attrs.define(eq=False)
+class MemoryIntake:
+    """Takes the jobs of one handler in, while its queue works.
+
+    Attributes:
+        name: the handler's, for messages.
+        working: the queue that takes them, and its event loop; None: none works.
+    """
+
+    name: str
+    working: tuple[MemoryQueue, trio.lowlevel.TrioToken] | None = None
+    _ids: Iterator[int] = attrs.field(factory=partial(itertools.count, 1), init=False)
+
+    def begin(self, queue: MemoryQueue) -> None:
+        """Let jobs in to a queue that works in this event loop.
+
+        Raises:
+            RuntimeError: one works already.
+        """
+        if self.working is not None:
+            raise RuntimeError(
+                f"handler {self.name!r} of the memory tier works already; it has one queue"
+            )
+        self.working = queue, trio.lowlevel.current_trio_token()
+
+    def end(self) -> None:
+        """Let nothing in."""
+        self.working = None
+
+    async def enqueue(self, jobs: Sequence[NewJob], read: Read) -> list[Any]:
+        """Admit jobs; see `Intake`."""
+        del read  # values are not stored: nothing is to be decoded
+        queue, token = self._open()
+        if in_trio() and trio.lowlevel.current_trio_token() is token:
+            return await self._admit(jobs, queue, token)
+        return await run_blocking(
+            partial(trio.from_thread.run, self._admit, jobs, queue, token, trio_token=token)
+        )
+
+    def enqueue_sync(self, jobs: Sequence[NewJob], read: Read) -> list[Any]:
+        """Do the same, blocking, in another thread than the queue's."""
+        del read
+        forbid_event_loop("enqueue_sync()", "await handler.enqueue(...)")
+        queue, token = self._open()
+        return trio.from_thread.run(self._admit, jobs, queue, token, trio_token=token)
+
+    def _open(self) -> tuple[MemoryQueue, trio.lowlevel.TrioToken]:
+        if self.working is None:
+            raise QueueClosed(
+                f"handler {self.name!r} is of the memory tier and takes jobs only while its"
+                " manager works: inside 'async with manager.working():' or in run()"
+            )
+        return self.working
+
+    async def _admit(
+        self, jobs: Sequence[NewJob], queue: MemoryQueue, token: trio.lowlevel.TrioToken
+    ) -> list[Any]:
+        return [
+            EntryHandle(
+                (job := self._job(new, queue)).id,
+                await queue.queue.enqueue(job, new.priority, delay=new.delay),
+                token,
+            )
+            for new in jobs
+        ]
+
+    def _job(self, new: NewJob, queue: MemoryQueue) -> Job[Any]:
+        if new.max_attempts != queue.max_attempts:
+            raise OptionError(
+                f"handler {self.name!r} is of the memory tier, where max_retries is its own:"
+                " using(max_retries=...) needs tier='durable'"
+            )
+        job: Job[Any] = Job(
+            id=next(self._ids),
+            attempt=0,
+            queue=new.queue,
+            handler=new.handler,
+            priority=new.priority,
+            used=0,
+            max_attempts=new.max_attempts,
+            enqueued_at=trio.current_time(),
+            payload=Undecoded(new.payload, queue.decode),
+            settle=lambda result: queue.settle(job, result),
+        )
+        return job

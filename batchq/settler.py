@@ -1,0 +1,197 @@
+"""Writes down what became of jobs, and tells whom it concerns.
+
+    results ─▶ core/attempt: settlements ─▶ ledger ─▶ answers ─▶ hooks, waiting callers
+
+Rule 1: a job's lease is let go of when its settlement is submitted, never before.
+Rule 2: what the store refuses as stale is somebody else's job now: nothing is written.
+Rule 3: while the store can't and the leases may last, it is tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+import trio
+
+from batchq.core.attempt import Judge
+from batchq.core.backoff import Backoff
+from batchq.core.job import (
+    Answers,
+    Group,
+    Job,
+    Receipt,
+    Settled,
+    Settlement,
+    Verdict,
+)
+from batchq.core.result import Result
+from batchq.core.retry import error_of
+from batchq.ends import Ends
+from batchq.errors import StoreBroken, StoreError
+from batchq.feeder import Feeder
+from batchq.handler import AnyHandler
+from batchq.hooks import JobWatchers
+from batchq.leases import Leases
+from batchq.ledger import Ledger
+
+__all__ = ["AGAIN", "Settler", "tell_of_store"]
+
+logger = logging.getLogger("batchq")
+
+AGAIN: Final = Backoff(initial_delay=0.1, max_delay=5.0)  # when the store could not do it
+
+
+def tell_of_store(watchers: JobWatchers, queue: str, error: StoreError) -> None:
+    """Tell that the store could not do it."""
+    logger.warning("queue %r: the store could not do it: %s", queue, error)
+    watchers.tell(watchers.on_store_error, error)
+
+
+@attrs.define(eq=False, kw_only=True)
+class Settler:
+    """Settles the jobs of one queue.
+
+    Attributes:
+        queue: the queue's name.
+        handlers: its handlers, by the names of their jobs.
+        ledger: the road to the store.
+        leases: what the queue holds.
+        watchers: whom to tell.
+        ends: who waits for jobs to end.
+        on_error: told when the store could not do it.
+        hurry: whether to give up rather than try again: a stop is under way.
+    """
+
+    queue: str
+    handlers: Mapping[str, AnyHandler[Any]]
+    ledger: Ledger
+    leases: Leases
+    watchers: JobWatchers
+    ends: Ends
+    on_error: Callable[[StoreError], object]
+    hurry: Callable[[], bool]
+
+    async def settle(
+        self,
+        jobs: Sequence[Job[Any]],
+        results: Sequence[Result[Any]],
+        *,
+        feeder: Feeder | None = None,
+    ) -> None:
+        """Write down the results of jobs of one handler.
+
+        Args:
+            jobs: what ran.
+            results: one per job, in order.
+            feeder: claims in the same transaction, for the room that this makes.
+        """
+        settlements = self._judge(jobs, results)
+        self.leases.let_go([each.receipt for each in settlements])
+        requests = feeder.requests() if feeder is not None else []
+        answers = None
+        try:
+            if settlements or requests:
+                answers = await self._submit(Group(settle=settlements, claim=requests))
+        finally:
+            if feeder is not None:
+                feeder.look()
+                for number, request in enumerate(requests):
+                    feeder.answered(request, answers.claim[number] if answers else None)
+        if answers is not None:
+            self._tell(jobs, results, settlements=settlements, settled=answers.settle)
+
+    async def release(self, receipts: Sequence[Receipt]) -> None:
+        """Give jobs back unrun: due at once, no attempt spent."""
+        if not receipts:
+            return
+        self.leases.let_go(receipts)
+        await self._submit(
+            Group(settle=[Settlement(receipt, Verdict.RELEASE) for receipt in receipts])
+        )
+
+    def lost(self, job: Job[Any]) -> None:
+        """Tell that a job is somebody else's now."""
+        logger.warning(
+            "queue %r: lost the lease of job %d, attempt %d; what became of it here is dropped",
+            self.queue,
+            job.id,
+            job.attempt,
+        )
+        self.watchers.tell(self.watchers.on_lease_lost, job)
+
+    def _judge(self, jobs: Sequence[Job[Any]], results: Sequence[Result[Any]]) -> list[Settlement]:
+        if not jobs:
+            return []
+        handler = self.handlers[jobs[0].handler]
+        judge = Judge(
+            policy=handler.retry,
+            encode=handler.signature.encode_value,
+            draw=random.random(),  # noqa: S311 - jitter is no secret
+        )
+        settlements = [
+            judge.settlement(
+                job.receipt,
+                result,
+                item=job,
+                used=job.used,
+                reason="undecodable" if job.undecodable else None,
+            )
+            for job, result in zip(jobs, results, strict=True)
+        ]
+        for raised in judge.complaints:
+            self.watchers.tell(self.watchers.on_error, raised)
+        return settlements
+
+    async def _submit(self, group: Group) -> Answers | None:
+        """Commit; again while the store can't, as long as a lease."""
+        give_up = trio.current_time() + self.leases.lease
+        failures = 0
+        while True:
+            try:
+                return await self.ledger.submit(group)
+            except StoreBroken:
+                raise
+            except StoreError as error:
+                self.on_error(error)
+            failures += 1
+            delay = AGAIN.delay(failures, draw=random.random())  # noqa: S311 - as above
+            if trio.current_time() + delay > give_up or self.hurry():
+                logger.warning(
+                    "queue %r: %d verdicts could not be written; the jobs will run again",
+                    self.queue,
+                    len(group.settle),
+                )
+                return None
+            await trio.sleep(delay)
+
+    def _tell(
+        self,
+        jobs: Sequence[Job[Any]],
+        results: Sequence[Result[Any]],
+        *,
+        settlements: Sequence[Settlement],
+        settled: Sequence[Settled],
+    ) -> None:
+        self.ends.tell(job.id for job in jobs)
+        watchers = self.watchers
+        told = bool(watchers.on_processed or watchers.on_retry)
+        for job, result, settlement, answer in zip(
+            jobs, results, settlements, settled, strict=True
+        ):
+            if answer is Settled.STALE:
+                self.lost(job)
+            elif told and settlement.verdict in {Verdict.OK, Verdict.FAIL, Verdict.RETRY}:
+                self._tell_one(job, result, settlement)
+
+    def _tell_one(self, job: Job[Any], result: Result[Any], settlement: Settlement) -> None:
+        watchers = self.watchers
+        left = job.max_attempts is None or job.used < job.max_attempts
+        if settlement.verdict is Verdict.RETRY and left:
+            error = error_of(result, job, job.used)
+            watchers.tell(watchers.on_retry, job, error, job.used, settlement.delay)
+        else:
+            watchers.tell(watchers.on_processed, job, result)

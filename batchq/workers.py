@@ -1,0 +1,104 @@
+"""Queues at work in one event loop: started together, stopped in order.
+
+    enter:  ledger ─▶ queues of both tiers
+    leave:  queues: claim no more, finish or give back ─▶ ledger: its last commit
+
+Rule 1: the queues run in tasks that no cancellation reaches: neither Ctrl-C nor a block that
+raises costs a verdict. They end when they are told to, within their grace.
+Rule 2: what ends a queue by itself (a broken store, a handler's KeyboardInterrupt) ends the
+block, and comes out by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import attrs
+import trio
+
+from batchq.ledger import Ledger
+from batchq.nest import Nest
+
+__all__ = ["Workers", "Works"]
+
+
+class Works(Protocol):
+    """A queue that can be set to work."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Work until `stop`."""
+
+    def stop(self, grace: float) -> None:
+        """End within `grace` [s], or soon after."""
+
+
+@attrs.define(eq=False)
+class Workers:
+    """Some queues at work, as long as the block lasts.
+
+    Attributes:
+        make: makes the queues, in the event loop that they work in.
+        ledger: the road to the store; None: no queue of these needs one.
+        grace: how long running handlers have when the block ends [s].
+        on_end: called when they have ended.
+    """
+
+    make: Callable[[], Sequence[Works]]
+    ledger: Ledger | None
+    grace: float
+    on_end: Callable[[], object]
+    _nest: Nest = attrs.field(factory=Nest, init=False)
+    _gathering: Any = attrs.field(default=None, init=False)
+    _queues: Sequence[Works] = attrs.field(default=(), init=False)
+    _left: int = attrs.field(default=0, init=False)
+    _ended: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    async def __aenter__(self) -> Self:
+        if self.ledger is not None:
+            self._gathering = self.ledger.open()
+            await self._gathering.__aenter__()
+        try:
+            nursery = await self._nest.enter()
+            self._queues = self.make()
+            for queue in self._queues:
+                await nursery.start(self._keep, queue)
+        except BaseException as error:
+            await self._end(error)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._end(error)
+
+    async def _keep(
+        self, queue: Works, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Run one queue; no cancellation from outside reaches it."""
+        self._left += 1
+        try:
+            with trio.CancelScope(shield=True):
+                await queue.run(task_status=task_status)
+        finally:
+            self._left -= 1
+            self._ended.set()
+
+    async def _end(self, error: BaseException | None) -> None:
+        for queue in self._queues:
+            queue.stop(self.grace)
+        with trio.CancelScope(shield=True):
+            while self._left:
+                self._ended = trio.Event()
+                await self._ended.wait()
+        try:
+            await self._nest.leave(error)
+        finally:
+            self.on_end()
+            if self._gathering is not None:
+                await self._gathering.__aexit__(None, None, None)
