@@ -64,12 +64,14 @@ class AtWork:
         for name in {job.queue for job in jobs}:
             for queue, token in list(self._awake.get(name, {}).items()):
                 token.run_sync_soon(queue.wake, idempotent=True)
-            hooks = self._hooks(name)
-            if any(each.on_enqueue is not None for each in hooks):
-                watchers = JobWatchers(hooks)
-                for new, id_ in zip(jobs, ids, strict=True):
-                    if new.queue == name:
-                        watchers.tell(watchers.on_enqueue, self._stored_job(new, id_))
+            if any(each.on_enqueue is not None for each in self._hooks(name)):
+                new = [pair for pair in zip(jobs, ids, strict=True) if pair[0].queue == name]
+                self._tell_stored(name, new)
+
+    def _tell_stored(self, name: str, new: Sequence[tuple[NewJob, int]]) -> None:
+        watchers = JobWatchers(self._hooks(name))
+        for job, id_ in new:
+            watchers.tell(watchers.on_enqueue, self._stored_job(job, id_))
 
     def _hooks(self, name: str) -> list[JobHooks]:
         return [*self.hooks, *self.queues[name].hooks]

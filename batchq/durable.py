@@ -35,7 +35,7 @@ from batchq.hooks import JobWatchers
 from batchq.leases import Leases
 from batchq.ledger import Ledger
 from batchq.queue import BatchedQueue, work_queue
-from batchq.settler import AGAIN, Settler, tell_of_store
+from batchq.settler import Settler, tell_of_store
 
 __all__ = ["DurableQueue"]
 
@@ -65,9 +65,10 @@ class DurableQueue:
             watchers: whom to tell.
             ends: who waits for jobs to end.
         """
-        self._name = options.name
+        self._options = options
         self._handlers = {name: each for each in handlers for name in each.names}
         self._calls = Calls(self._write_soon)
+        self._work = self._engine(watchers)
         self._stopping = trio.Event()
         self._grace = 0.0
         self._nursery: trio.Nursery
@@ -94,18 +95,6 @@ class DurableQueue:
             leases=self._leases,
             accept=self._accept,
             on_error=failed,
-            again=AGAIN,
-        )
-        self._work: BatchedQueue[Job[Any], Any] = work_queue(
-            self._process,
-            self._verdicts,
-            name=options.name,
-            batch_size=options.batch_size,
-            flush_interval=options.flush_interval,
-            concurrency=options.concurrency,
-            max_queue_size=None,
-            shutdown_timeout=None,
-            hooks=watchers.of_engine,
         )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -135,6 +124,20 @@ class DurableQueue:
         """Look for jobs now: some were stored here."""
         self._feeder.wake()
 
+    def _engine(self, watchers: JobWatchers) -> BatchedQueue[Job[Any], Any]:
+        options = self._options
+        return work_queue(
+            self._process,
+            self._verdicts,
+            name=options.name,
+            batch_size=options.batch_size,
+            flush_interval=options.flush_interval,
+            concurrency=options.concurrency,
+            max_queue_size=None,  # the feeder claims no more than has a place
+            shutdown_timeout=None,
+            hooks=watchers.of_engine,
+        )
+
     async def _wind_down(self) -> None:
         await self._feeder.stop()
         self._work.pause()
@@ -157,7 +160,7 @@ class DurableQueue:
         return Job(
             id=claimed.receipt.job_id,
             attempt=claimed.receipt.attempt,
-            queue=self._name,
+            queue=self._options.name,
             handler=claimed.handler,
             priority=claimed.priority,
             used=claimed.used,

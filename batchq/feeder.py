@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import attrs
 import trio
@@ -21,7 +22,9 @@ from batchq.errors import StoreBroken, StoreError
 from batchq.leases import Leases
 from batchq.ledger import Ledger
 
-__all__ = ["Feeder"]
+__all__ = ["AGAIN", "Feeder"]
+
+AGAIN: Final = Backoff(initial_delay=0.1, max_delay=5.0)  # when the store could not do it
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -37,7 +40,6 @@ class Feeder:
         leases: what is held.
         accept: gets the jobs of each claim, in order, in the step that learns of them.
         on_error: told when the store could not do it.
-        again: how long to wait then.
     """
 
     queue: str
@@ -48,7 +50,6 @@ class Feeder:
     leases: Leases
     accept: Callable[[Sequence[ClaimedJob]], object]
     on_error: Callable[[StoreError], object]
-    again: Backoff
     _asked: int = attrs.field(default=0, init=False)
     _next: float = attrs.field(default=-math.inf, init=False)
     _held_back: float = attrs.field(default=-math.inf, init=False)
@@ -142,6 +143,6 @@ class Feeder:
             self.on_error(error)
             self._failures += 1
             draw = random.random()  # noqa: S311 - jitter is no secret
-            self._next = trio.current_time() + self.again.delay(self._failures, draw=draw)
+            self._next = trio.current_time() + AGAIN.delay(self._failures, draw=draw)
         finally:
             self.answered(requests[0], claimed)

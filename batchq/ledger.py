@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -66,19 +67,21 @@ class Ledger:
     _lock: Any = attrs.field(factory=threading.Lock, init=False)
     _worker: str = attrs.field(default="", init=False)
     _pid: int = attrs.field(default=0, init=False)
-    _batches: int = attrs.field(default=0, init=False)
+    _ended: int = attrs.field(default=0, init=False)
+    _counted: int = attrs.field(default=0, init=False)
 
     @property
     def worker(self) -> str:
         """Who commits here: a name that no other process has, nor a later one."""
         if self._pid != os.getpid():  # a child must not wait for a lock that its parent holds
-            self._pid, self._lock, self._batches = os.getpid(), threading.Lock(), 0
+            self._pid, self._lock = os.getpid(), threading.Lock()
+            self._counted = self._ended
             self._worker = f"{socket.gethostname()}-{self._pid}-{secrets.token_hex(3)}"
         return self._worker
 
     def count_batch(self) -> None:
         """Count one ended call of a handler; it is written with the next commit."""
-        self._batches += 1
+        self._ended += 1
 
     def commit_now(self, group: Group) -> Answers:
         """Commit a group, from any thread; it blocks.
@@ -91,14 +94,12 @@ class Ledger:
         """
         worker = self.worker
         with self._lock:
-            batches, self._batches = self._batches, 0
-            try:
-                return self.store.commit(
-                    msgspec.structs.replace(group, worker=worker, batches=batches)
-                )
-            except Exception:
-                self._batches += batches  # the next commit counts them
-                raise
+            ended = self._ended
+            answers = self.store.commit(
+                msgspec.structs.replace(group, worker=worker, batches=ended - self._counted)
+            )
+            self._counted = ended  # after a commit that failed the next one counts them
+            return answers
 
     async def submit(self, group: Group) -> Answers:
         """Commit a group, together with what others submit meanwhile.
@@ -139,13 +140,10 @@ class Ledger:
         nest, closing, closed = Nest(), trio.Event(), trio.Event()
         nursery = await nest.enter()
         await nursery.start(self._gather, closing, closed)
-        error: BaseException | None = None
         try:
             yield
-        except BaseException as raised:
-            error = raised
-            raise
         finally:
+            error = sys.exception()
             closing.set()
             with trio.CancelScope(shield=True):
                 await closed.wait()

@@ -12,13 +12,12 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import attrs
 import trio
 
 from batchq.core.attempt import Judge
-from batchq.core.backoff import Backoff
 from batchq.core.job import (
     Answers,
     Group,
@@ -32,17 +31,15 @@ from batchq.core.result import Result
 from batchq.core.retry import error_of
 from batchq.ends import Ends
 from batchq.errors import StoreBroken, StoreError
-from batchq.feeder import Feeder
+from batchq.feeder import AGAIN, Feeder
 from batchq.handler import AnyHandler
 from batchq.hooks import JobWatchers
 from batchq.leases import Leases
 from batchq.ledger import Ledger
 
-__all__ = ["AGAIN", "Settler", "tell_of_store"]
+__all__ = ["Settler", "tell_of_store"]
 
 logger = logging.getLogger("batchq")
-
-AGAIN: Final = Backoff(initial_delay=0.1, max_delay=5.0)  # when the store could not do it
 
 
 def tell_of_store(watchers: JobWatchers, queue: str, error: StoreError) -> None:

@@ -21,8 +21,14 @@ FILES: Final = sorted(PACKAGE.rglob("*.py"))
 
 CORE = {"core", "errors"}
 ENGINE = CORE | {"hooks", "handle", "queue"}
-DURABLE = ENGINE | {"context", "handler", "job_handle", "ledger", "durable", "leases"}
-MANAGER = DURABLE | {"settings", "stores", "bridge", "schedules", "campaigns", "flows", "admin"}
+DURABLE = ENGINE | {
+    "context", "handler", "job_handle", "ledger", "durable", "leases", "feeder", "calls", "settler",
+    "ends", "memory_tier", "workers",
+}  # fmt: skip
+MANAGER = DURABLE | {
+    "settings", "stores", "bridge", "schedules", "campaigns", "flows", "admin", "intake",
+    "registration", "registry", "at_work",
+}  # fmt: skip
 SHELF = {"handlers", "presets", "monitor", "instrument"}
 EVERYTHING = MANAGER | SHELF | {"manager", "persistence", "shortcuts"}
 MAY_IMPORT: dict[str, set[str]] = {
@@ -38,17 +44,30 @@ MAY_IMPORT: dict[str, set[str]] = {
     "queue": CORE | {"hooks", "handle", "pump", "milestones", "nest"},
     "job_handle": CORE | {"handle"},
     "handler": CORE | {"context", "handle", "job_handle"},
+    "registration": CORE | {"hooks", "handler"},
     "stores": CORE,
     "persistence": CORE,
     "shortcuts": ENGINE,
-    "ledger": ENGINE | {"stores"},
+    "bridge": CORE,
+    "ends": set(),  # who waits for jobs to end, by their numbers
+    "ledger": ENGINE | {"nest", "stores"},
     "leases": ENGINE | {"context", "ledger"},
-    "durable": ENGINE | {"context", "handler", "ledger", "leases"},
+    # The parts of a durable queue: when to claim, what is under way, how it is written down.
+    "feeder": CORE | {"ledger", "leases"},
+    "calls": CORE,
+    "settler": CORE | {"hooks", "handler", "ledger", "leases", "feeder", "ends"},
+    "durable": ENGINE
+    | {"context", "handler", "ledger", "leases", "feeder", "calls", "settler", "ends"},
+    "memory_tier": ENGINE | {"handler", "job_handle", "calls", "bridge"},
+    "workers": CORE | {"nest", "ledger"},
     "schedules": ENGINE | {"context", "handler", "ledger"},
     "campaigns": ENGINE | {"handler", "ledger"},
     "flows": ENGINE | {"handler", "ledger"},
     "admin": ENGINE | {"ledger", "stores"},
-    "bridge": CORE,
+    # The parts of a manager: where jobs come in, what has a name, what works now.
+    "intake": CORE | {"bridge", "ends", "job_handle", "ledger"},
+    "registry": CORE | {"hooks", "handler", "job_handle", "memory_tier", "registration"},
+    "at_work": DURABLE | {"registry"},
     "manager": MANAGER,
     "instrument": CORE | {"hooks"},
     "monitor": CORE | {"hooks", "admin", "manager"},
@@ -79,11 +98,16 @@ BROAD_EXCEPT: dict[tuple[str, str], str] = {
     ("hooks.py", "Watchers.tell"): "a hook is the user's code, and may break nothing",
     ("pump.py", "Pump._answers"): "the processor is the user's code",
     ("nest.py", "Nest.leave"): "unpacks the nursery's group; see GOES_ON_BY_ITSELF",
+    ("ledger.py", "Ledger._commit"): "one bad command does not spoil its neighbours",
+    ("ledger.py", "Ledger._commit_alone"): "one bad command does not spoil its neighbours",
+    ("workers.py", "Workers.__aenter__"): "what has begun to work is stopped in order",
+    ("bridge.py", "Portal._run"): "goes to the thread that waits for it",
 }
 
 # Where a BaseException is caught and not always raised again, because another travels on.
 GOES_ON_BY_ITSELF = {
     ("nest.py", "Nest.leave"): "with an error of the block, a Cancelled is let go",
+    ("bridge.py", "Portal._run"): "raised again by start() or stop(), in another thread",
 }
 
 # ---- Sizes [lines, docstrings not counted where not said otherwise].

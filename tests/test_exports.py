@@ -90,7 +90,8 @@ def test_a_public_name_is_public_where_it_is_defined(name: str) -> None:
 def test_every_error_is_public() -> None:
     errors = import_module("batchq.errors")
     assert set(errors.__all__) <= set(batchq.__all__)
-    classes = {name for name, value in vars(errors).items() if inspect.isclass(value)}
+    members = vars(errors).items()
+    classes = {name for name, it in members if getattr(it, "__module__", "") == "batchq.errors"}
     assert classes == set(errors.__all__)
 
 

@@ -23,7 +23,7 @@ BATCH_SIZE: Final = 100
 LEASE: Final = 3.0
 
 
-def build(url: str, smtp: SmtpTransport) -> tuple[QueueManager, BatchHandler[Email, object]]:
+def build(url: str | None, smtp: SmtpTransport) -> tuple[QueueManager, BatchHandler[Email, object]]:
     """Return the manager, and the handler to enqueue newsletters with."""
     manager = QueueManager(url, lease=LEASE, poll_interval=0.1, grace=5.0)
     newsletter = manager.batch_handler(

@@ -10,10 +10,10 @@ from batchq.handlers.email import SmtpTransport
 __all__ = ["manager"]
 
 manager, _ = build(
-    os.environ["BATCHQ_URL"],
+    None,  # $BATCHQ_URL
     SmtpTransport(
         "127.0.0.1",
-        int(os.environ["BATCHQ_DEMO_SMTP_PORT"]),
+        int(os.environ.get("BATCHQ_DEMO_SMTP_PORT", "25")),
         sender="The batchq weekly <news@example.org>",
         # The server knows each worker by it, and so the demo knows whom to kill.
         local_hostname=f"worker-{os.getpid()}",
