@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar, Unpack, overload
@@ -135,7 +135,9 @@ class QueueManager:
         self._registry.declare(name, settings, job_hooks(hooks))
 
     @overload
-    def handler(self, function: Callable[Args, Any], /) -> Handler[Args, Any]: ...
+    def handler(self, function: Callable[Args, Awaitable[R]], /) -> Handler[Args, R]: ...
+    @overload
+    def handler(self, function: Callable[Args, R], /) -> Handler[Args, R]: ...
     @overload
     def handler(self, /, **options: Unpack[HandlerOptions]) -> RegisterHandler: ...
     def handler(

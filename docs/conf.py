@@ -57,7 +57,7 @@ napoleon_custom_sections = ["Source"]
 
 
 # Callers get these and never make one: how it is done is no news to them.
-_MADE_BY_BATCHQ: Final = {"Entry", "Batch", "Job", "JobHandle", "Handler"}
+_MADE_BY_BATCHQ: Final = {"Entry", "Batch", "Job", "JobHandle", "Handler", "BatchHandler"}
 _SECTION: Final = re.compile(r"(Args|Attributes|Raises|Returns|Source):")
 
 

@@ -12,6 +12,7 @@ Each line of a ```text block is one that they print; tasks may print in any orde
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import re
 import subprocess
@@ -27,9 +28,10 @@ import click
 import pytest
 
 import batchq
-from batchq import Backoff, DropPolicy, RetryPolicy, errors
+from batchq import Backoff, DropPolicy, Handler, QueueManager, RetryPolicy, errors
 from batchq.cli.app import batchq as commands
 from batchq.core import options
+from batchq.registration import BatchHandlerOptions, HandlerOptions
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("README.md"), *(ROOT / "docs").rglob("*.md")])
@@ -249,6 +251,24 @@ def test_every_field_of_a_policy_is_on_the_page_of_the_options(kind: type[Any]) 
         plain = value.value if isinstance(value, Enum) else value
         assert eval(table.pop(field.name), {"Backoff": Backoff}) == plain, field.name  # noqa: S307
     assert table == {}, "fields that do not exist"
+
+
+def test_every_option_of_a_manager_and_a_handler_is_on_the_page_of_the_options() -> None:
+    text = (REFERENCE / "options.md").read_text()
+    taken = inspect.signature(QueueManager).parameters
+    manager = {name: repr(it.default) for name, it in taken.items() if name != "store"}
+    assert table_under(text, "option of `QueueManager`") == manager
+    handler = {**HandlerOptions.__annotations__, **BatchHandlerOptions.__annotations__}
+    assert set(table_under(text, "option of a handler")) == set(handler)
+    using = inspect.signature(Handler.using).parameters
+    assert set(table_under(text, "option of `using`")) == set(using) - {"self"}
+
+
+def table_under(text: str, heading: str) -> dict[str, str]:
+    """Return name -> what stands in the second column, of the table with this heading."""
+    rows = text[text.index(f"| {heading} |") :].split("\n\n", maxsplit=1)[0].splitlines()[2:]
+    cells = [[cell.strip().strip("`") for cell in row.split("|")] for row in rows]
+    return {cell[1]: cell[2] for cell in cells}
 
 
 def test_every_drop_policy_is_on_the_page_of_the_options() -> None:
