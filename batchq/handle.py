@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import attrs
 import trio
@@ -18,8 +18,6 @@ __all__ = ["Entry", "Handle"]
 T = TypeVar("T")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
-
-_SUCCEEDED: Final = core.EntryStatus.SUCCEEDED
 
 
 class Handle(Protocol[R_co]):
@@ -56,7 +54,7 @@ class _Waiters:
             wake()
 
 
-class Entry(core.Entry[T, R], gc=False):
+class Entry(core.Entry[T, R]):
     """An item that a queue has accepted, and what became of it.
 
     Attributes:
@@ -74,17 +72,7 @@ class Entry(core.Entry[T, R], gc=False):
         Never raises for an item that failed. Cancelling this ends the waiting, not the
         entry.
         """
-        if self.settled:
-            await trio.lowlevel.checkpoint()
-        else:
-            wake = partial(trio.lowlevel.reschedule, trio.lowlevel.current_task())
-            self._add(wake)
-
-            def give_up(_: object) -> trio.lowlevel.Abort:
-                self._remove(wake)
-                return trio.lowlevel.Abort.SUCCEEDED
-
-            await trio.lowlevel.wait_task_rescheduled(give_up)
+        await self.wait_or(_do_nothing)
         return self.verdict
 
     async def result(self) -> R:
@@ -101,18 +89,28 @@ class Entry(core.Entry[T, R], gc=False):
     def value(self) -> R:
         """Return the value of a settled entry, or raise its error; see `result`."""
         answer: Any = self.answer
-        if self.status is _SUCCEEDED:
-            return answer.value if type(answer) is Result else answer  # type: ignore[no-any-return]  # the processor's, of type R
+        if self.code == core.SUCCEEDED:
+            return answer.value if isinstance(answer, Result) else answer  # type: ignore[return-value]  # the processor's, of type R
         verdict = self.verdict
-        if isinstance(verdict.error, BaseException):
+        # An Exception only: somebody else's Cancelled would tear down the caller.
+        if isinstance(verdict.error, Exception):
             raise verdict.error.with_traceback(self.trace)
         raise error_of(verdict, self.item, self.attempts)
 
-    def withdraw(self, _: object = None) -> trio.lowlevel.Abort:
-        """Cancel the entry because its only waiter was cancelled."""
-        self.wake = None
-        self.cancel()
-        return trio.lowlevel.Abort.SUCCEEDED
+    async def wait_or(self, give_up: Callable[[], object]) -> None:
+        """Wait until it is settled; when cancelled, call `give_up` and wait no more."""
+        if self.settled:
+            await trio.lowlevel.checkpoint()
+            return
+        wake = partial(trio.lowlevel.reschedule, trio.lowlevel.current_task())
+        self._add(wake)
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._remove(wake)
+            give_up()
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
 
     def _add(self, wake: Callable[[], object]) -> None:
         if self.wake is None:
@@ -127,3 +125,7 @@ class Entry(core.Entry[T, R], gc=False):
             self.wake.wakes.remove(wake)
         else:
             self.wake = None
+
+
+def _do_nothing() -> None:
+    """Let a waiter go."""

@@ -1,4 +1,4 @@
-"""Who waits for a queue as a whole: for room, until it is idle, until it is drained.
+"""Who waits for a queue as a whole: for room, until it is flushed, idle or drained.
 
 Rule 1: nothing is decided here; the pump calls `look` at the end of each of its steps.
 Rule 2: a drain belongs to the queue, not to its callers: they join it, and cancelling
@@ -15,7 +15,7 @@ import trio
 
 from batchq.core.batcher import Batcher
 from batchq.core.statistics import DrainReport, QueueStats
-from batchq.errors import DrainTimeout, OptionError
+from batchq.errors import DrainTimeout, OptionError, QueueClosed, QueueError
 from batchq.pump import Pump
 
 __all__ = ["Milestones", "seconds"]
@@ -29,7 +29,7 @@ class _Drain:
     deadline: float = math.inf
     ended: trio.Event = attrs.field(factory=trio.Event)
     report: DrainReport | None = None
-    remaining: int = 0
+    error: QueueError | None = None
 
 
 @attrs.define(eq=False)
@@ -73,10 +73,26 @@ class Milestones:
             self._room = trio.Event()
         await self._room.wait()
 
+    async def flush(self, timeout: float) -> None:  # noqa: ASYNC109
+        """Make what is pending due, and wait until it is settled or delayed."""
+        flush = self.batcher.flush()
+        if not flush.left:
+            await trio.lowlevel.checkpoint()
+            return
+        done = trio.Event()
+        flush.wake = done.set
+        if self.pump is not None:
+            self.pump.wake()
+        try:
+            with trio.fail_after(timeout):
+                await done.wait()
+        finally:
+            self.batcher.waiting.forget_flush(flush)
+
     async def wait_idle(self) -> None:
-        """Wait until nothing waits and no call runs."""
+        """Wait until nothing waits and no call runs, be it for a moment."""
         await trio.lowlevel.checkpoint()
-        while not self.batcher.idle:
+        if not self.batcher.idle:
             if self._idle is None:
                 self._idle = trio.Event()
             await self._idle.wait()
@@ -96,12 +112,21 @@ class Milestones:
             self.pump.wake()
         await drain.ended.wait()
         if drain.report is None:
-            raise DrainTimeout(
-                f"queue {self.name!r} was not drained in time: {drain.remaining} entries are"
-                " left; the queue is paused and closed, and drain() goes on",
-                remaining=drain.remaining,
-            )
+            raise self._error_of(drain)
         return drain.report
+
+    def abandon(self, error: QueueError) -> None:
+        """Tell those who wait for a drain that the queue has ended without it."""
+        if self._drain is not None:
+            self._drain.error = error
+            self._drain.ended.set()
+            self._drain = None
+
+    def _error_of(self, drain: _Drain) -> QueueError:
+        """Make this caller's own error: one for all would grow a tangled traceback."""
+        if isinstance(drain.error, DrainTimeout):
+            return DrainTimeout(str(drain.error), remaining=drain.error.remaining)
+        return QueueClosed(str(drain.error))
 
     def _look_at_drain(self, drain: _Drain, now: float) -> None:
         if self.batcher.idle:
@@ -114,7 +139,12 @@ class Milestones:
             )
         elif drain.deadline <= now:
             self.batcher.stop_draining(now)
-            drain.remaining = self.batcher.size
+            left = self.batcher.size
+            drain.error = DrainTimeout(
+                f"queue {self.name!r} was not drained in time: {left} entries are left;"
+                " the queue is paused and closed, and drain() goes on",
+                remaining=left,
+            )
             self.failed = True
         else:
             return

@@ -58,11 +58,13 @@ class Nest:
             await self._manager.__aexit__(None, None, None)
         except BaseExceptionGroup as group:
             crash = _crash(group)
-            if crash is not None:
-                raise crash from None
             # A mere cancellation: the block's own error, if any, travels on by itself.
-            if error is None:
+            if crash is None and error is None:
                 raise
+        else:
+            return
+        if crash is not None:
+            raise crash  # here, where it keeps the cause that it has
 
 
 def _crash(group: BaseExceptionGroup[Any]) -> BaseException | None:

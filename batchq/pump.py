@@ -5,6 +5,8 @@ Rule 2: choosing a batch and starting its call have no checkpoint between them.
 Rule 3: a call settles its entries in `finally`, without a checkpoint: whoever waits for
 them is told, however the call ended.
 Rule 4: `trio.Cancelled` always travels on.
+Rule 5: every call runs in the context that the pump began with: what one call sets, the
+next does not see.
 
     wake ─▶ run: look ─▶ next_batch ─▶ call: on_batch_start, processor | time limit
              ▲                            ├─▶ verdicts (durable queues: write them down)
@@ -18,7 +20,7 @@ import logging
 import math
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
@@ -27,7 +29,7 @@ import trio
 
 from batchq.core.batch import Batch
 from batchq.core.batcher import Batcher
-from batchq.core.entry import Entry, EntryStatus
+from batchq.core.entry import CANCELLED, DELAYED, FAILED, SUCCEEDED, Entry
 from batchq.core.result import Result, read_answer, read_answers
 from batchq.core.retry import error_of
 from batchq.errors import BatchTimeout, ContractError, Throttled
@@ -88,6 +90,7 @@ class Pump(Generic[T, R]):
     _changed: trio.Event = attrs.field(factory=trio.Event)
     _scopes: dict[Batch[T], trio.CancelScope] = attrs.field(factory=dict)
     _nursery: trio.Nursery = attrs.field(init=False)
+    _context: Context = attrs.field(init=False)
     _until: float = -math.inf
     _told_size: int = 0
     _warned_at: float = -math.inf
@@ -106,6 +109,7 @@ class Pump(Generic[T, R]):
     async def run(self, nursery: trio.Nursery) -> None:
         """Start batches in `nursery` until cancelled."""
         self._nursery = nursery
+        self._context = copy_context()
         while True:
             self._changed = trio.Event()
             self.now = None
@@ -121,7 +125,9 @@ class Pump(Generic[T, R]):
         """Start what may start now, and tell who wants to know."""
         self.tell_changes()
         while (batch := self.batcher.next_batch(now)) is not None:
-            self._nursery.start_soon(self._call, batch)
+            # Here, not in the call: it can be interrupted before its task first runs.
+            self._scopes[batch] = trio.CancelScope()
+            self._context.run(self._nursery.start_soon, self._call, batch)
             self.tell_changes()
         self.look(now)
 
@@ -156,8 +162,14 @@ class Pump(Generic[T, R]):
         for batch in list(self._scopes):
             if entry in batch.entries and not batch.wanted:
                 self._scopes.pop(batch).cancel()
-                now = trio.current_time()
-                self.batcher.settle(batch, batch.no_verdicts(), now=now, draw=0.0)
+                self._give_up(batch)
+
+    def _give_up(self, batch: Batch[T]) -> None:
+        left = [not entry.settled for entry in batch.entries]
+        self.batcher.settle(batch, batch.no_verdicts(), now=trio.current_time(), draw=0.0)
+        for item, entry, was_left in zip(batch.items, batch.entries, left, strict=True):
+            if was_left and entry.code == CANCELLED:
+                self.watchers.tell(self.watchers.on_drop, item, "cancelled")
 
     def tell_changes(self) -> None:
         """Tell the hooks of blocked producers let in, and of checks that raised."""
@@ -182,6 +194,14 @@ class Pump(Generic[T, R]):
             self._warn_of_drops(len(dropped))
 
     async def _call(self, batch: Batch[T]) -> None:
+        scope = self._scopes.get(batch)
+        if scope is None:  # interrupted before it began
+            self.batcher.release()
+        else:
+            await self._run(batch, scope)
+        self._go_on()
+
+    async def _run(self, batch: Batch[T], scope: trio.CancelScope) -> None:
         watchers = self.watchers
         if watchers.on_batch_start:
             watchers.tell(watchers.on_batch_start, batch)
@@ -189,7 +209,7 @@ class Pump(Generic[T, R]):
         _inside.set(mark)
         answers: Sequence[object] | None = batch.no_verdicts()
         try:
-            answers = await self._answers(batch)
+            answers = await self._answers(batch, scope)
             if self.verdicts is not None and batch in self._scopes:
                 with trio.CancelScope(shield=True):
                     await self.verdicts(batch, _results(batch, answers))
@@ -197,23 +217,31 @@ class Pump(Generic[T, R]):
             mark.active = False
             self._scopes.pop(batch, None)
             self._end(batch, answers)
-        self._go_on()
 
-    async def _answers(self, batch: Batch[T]) -> Sequence[object] | None:
+    async def _answers(self, batch: Batch[T], scope: trio.CancelScope) -> Sequence[object] | None:
         """Call the processor; None: all succeeded."""
-        with trio.CancelScope(deadline=trio.current_time() + self.timeout) as scope:
-            self._scopes[batch] = scope
-            try:
-                return read_answers(batch, await self.processor(batch))
-            except Throttled as throttled:
-                self.batcher.pace.hold(trio.current_time() + throttled.retry_after)
-                return self._throttled(batch, throttled.retry_after)
-            except Exception as error:  # the processor is the user's code
-                return self._failed(batch, error)
+        scope.deadline = trio.current_time() + self.timeout
+        try:
+            with scope:
+                return self._read(batch, await self.processor(batch))
+        # Around the scope: what it lets through of a group of errors and its own Cancelled
+        # is an error of the processor, too.
+        except Throttled as throttled:
+            self.batcher.pace.hold(trio.current_time() + throttled.retry_after)
+            return self._throttled(batch, throttled.retry_after)
+        except Exception as error:  # the processor is the user's code
+            return self._failed(batch, error)
         if batch not in self._scopes:  # it was interrupted, or nobody wanted it any more
             return batch.no_verdicts()
         limit = f"processor_timeout={self.timeout:g} s"
         return self._failed(batch, BatchTimeout(f"a call for {len(batch)} items took {limit}"))
+
+    def _read(self, batch: Batch[T], answers: object) -> Sequence[object] | None:
+        try:
+            return read_answers(batch, answers)
+        except ContractError as error:
+            # It was raised here, which helps nobody; its frames would keep the batch.
+            return self._failed(batch, error.with_traceback(None))
 
     def _throttled(self, batch: Batch[T], retry_after: float) -> Sequence[object]:
         # Jobs go back to their store, which has to know for how long.
@@ -261,19 +289,19 @@ class Pump(Generic[T, R]):
         watchers = self.watchers
         # Looked at before anybody is told: a hook may cancel an entry that comes again.
         ends = [
-            (entry.status, item, result, entry.attempts, entry.due - now)
+            (entry.code, item, result, entry.attempts, entry.due - now)
             for index, (entry, item, result) in enumerate(
                 zip(batch.entries, batch.items, results, strict=True)
             )
             if current or index in batch.early
         ]
-        for status, item, result, attempts, delay in ends:
-            if status is EntryStatus.SUCCEEDED or status is EntryStatus.FAILED:
+        for code, item, result, attempts, delay in ends:
+            if code in {SUCCEEDED, FAILED}:
                 watchers.tell(watchers.on_processed, item, result)
-            elif status is EntryStatus.DELAYED and result.success is False:
+            elif code == DELAYED and result.success is False:
                 error = error_of(result, item, attempts)
                 watchers.tell(watchers.on_retry, item, error, attempts, delay)
-            elif status is EntryStatus.CANCELLED:
+            elif code == CANCELLED:
                 watchers.tell(watchers.on_drop, item, "cancelled")
         watchers.tell(watchers.on_batch_complete, batch, results)
 
@@ -298,7 +326,7 @@ def the_processor(given: Processor[T] | None, method: Processor[T] | None) -> Pr
         raise TypeError(
             f"give a processor or define the method process_batch, one of the two; found {found}"
         )
-    processor: Any = given or method
+    processor: Any = method if given is None else given
     inner = processor.func if isinstance(processor, partial) else processor
     call = getattr(processor, "__call__", None)  # noqa: B004 - objects may be async too
     if not (inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(call)):

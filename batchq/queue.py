@@ -166,18 +166,22 @@ class BatchedQueue(Generic[T, R]):
         """
         await trio.lowlevel.checkpoint()
         left: Sequence[T] = items if isinstance(items, list | tuple) else list(items)
+        if len(left) <= self._door.room():
+            return self._admit_many(left, priority, delay)
         entries: list[Entry[T, R]] = []
         try:
-            while True:
-                entries += self._admit_many(
-                    left[len(entries) :] if entries else left, priority, delay
-                )
-                if len(entries) >= len(left):
-                    return entries
-                entries.append(await self._wait_for_room(left[len(entries)], priority, delay))
+            while len(entries) < len(left):
+                # No more than has room: what is left is not copied each time there is some.
+                end = len(entries) + max(1, self._door.room())
+                part = left[len(entries) : end]
+                admitted = self._admit_many(part, priority, delay)
+                entries += admitted
+                if len(admitted) < len(part):
+                    entries.append(await self._wait_for_room(left[len(entries)], priority, delay))
         except QueueError as error:
             error.entries = [*entries, *error.entries]
             raise
+        return entries
 
     def enqueue_many_nowait(
         self, items: Sequence[T], priority: int | None = None, *, delay: float = 0.0
@@ -185,14 +189,11 @@ class BatchedQueue(Generic[T, R]):
         """Hand all of the items over without waiting, or none of them.
 
         Raises:
-            QueueFull: there is no room for all, where `enqueue_many` would wait.
+            QueueFull: there is no room for all, where `enqueue_many` would wait or stop.
         """
-        entries = self._admit_many(items, priority, delay)
-        if len(entries) < len(items):
-            for entry in entries:
-                entry.cancel()
-            raise self._door.full_error()
-        return entries
+        if len(items) > self._door.room():
+            self._door.check_room_for_all()
+        return self._admit_many(items, priority, delay)
 
     async def process(self, item: T, priority: int | None = None, *, delay: float = 0.0) -> R:
         """Hand an item over, wait for it and return its own value.
@@ -209,22 +210,25 @@ class BatchedQueue(Generic[T, R]):
             entry = await self._wait_for_room(item, priority, delay)
         elif self._telling:
             self._pump.tell_enqueued([entry])
-        if not entry.settled:
-            # Entry.wait, written out for the only waiter: cancelling it cancels the entry.
-            entry.wake = partial(trio.lowlevel.reschedule, trio.lowlevel.current_task())
-            await trio.lowlevel.wait_task_rescheduled(entry.withdraw)
+        await entry.wait_or(entry.cancel)
         return entry.value()  # type: ignore[no-any-return]  # made by `make`
 
     def room(self) -> int:
         """Count the items that would come in now without waiting or dropping [items]."""
+        self._check_open()
         return self._door.room()
 
     async def wait_room(self) -> None:
-        """Wait until `room()` is at least 1."""
+        """Wait until `room()` is at least 1.
+
+        Raises:
+            QueueClosed: nothing comes in any more.
+        """
         self._check_open()
         await trio.lowlevel.checkpoint()
         while not self._door.room():
             self._check_open()
+            self._door.check_not_closed()
             await self._milestones.wait_room()
 
     def pause(self, *, accept: bool = True) -> None:
@@ -263,17 +267,7 @@ class BatchedQueue(Generic[T, R]):
             RuntimeError: called by the queue's own processor, where it could never end.
         """
         self._check_outside("flush")
-        flush = self._batcher.flush()
-        self._pump.wake()
-        done = trio.Event()
-        flush.wake = done.set
-        if not flush.left:
-            done.set()
-        try:
-            with trio.fail_after(seconds(timeout)):
-                await done.wait()
-        finally:
-            self._batcher.waiting.forget_flush(flush)
+        await self._milestones.flush(seconds(timeout))
 
     async def wait_idle(self) -> None:
         """Wait until nothing waits and no call runs; raises as `flush` does."""
@@ -335,6 +329,7 @@ class BatchedQueue(Generic[T, R]):
             if error is None and not self._milestones.failed:
                 await self.drain(self._shutdown_timeout)
         finally:
+            self.close()
             try:
                 await self._nest.leave(error)
             finally:
@@ -376,7 +371,9 @@ class BatchedQueue(Generic[T, R]):
 
     def _end(self) -> None:
         """Settle what is left, and say so."""
+        self._pump.tell_changes()
         error = QueueClosed(f"queue {self.name!r} ended before this item had a verdict")
+        self._milestones.abandon(error)
         for item in self._batcher.end(error):
             self._watchers.tell(self._watchers.on_drop, item, "closed")
         self._pump.look(trio.current_time())

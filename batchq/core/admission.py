@@ -13,11 +13,12 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
+from msgspec.structs import force_setattr
 
-from batchq.core.entry import Entry, EntryStatus, Owner
+from batchq.core.entry import DROPPED, Entry, Owner
 from batchq.core.options import DropPolicy, OrderOptions, RoomOptions
 from batchq.core.result import Result
 from batchq.core.waiting import Waiting
@@ -35,8 +36,6 @@ __all__ = ["Admission", "Intake", "Producer"]
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-_DROPPED: Final = EntryStatus.DROPPED
 
 
 class Intake(Enum):
@@ -133,7 +132,8 @@ class Admission(Generic[T, R]):
             return self._admit(item, priority, now=now, delay=delay)
         # The same as _admit: written out, for it happens to every item.
         self.last_id = id_ = self.last_id + 1
-        entry = self._make(id_, item, priority, now, self._owner)
+        entry = self._make(id_, priority, now, self._owner)
+        force_setattr(entry, "item", item)
         self._fresh[priority].append(entry)
         waiting.size += 1
         return entry
@@ -211,6 +211,17 @@ class Admission(Generic[T, R]):
         """Count the items that would come in now without waiting or dropping [items]."""
         return max(0, self._gate - self._waiting.size)
 
+    def check_not_closed(self) -> None:
+        """Raise `QueueClosed` where nothing comes in any more."""
+        if self.intake is Intake.CLOSED:
+            raise self._closed_error()
+
+    def check_room_for_all(self) -> None:
+        """Raise why more than `room()` items at once may not come in, if they may not."""
+        self._check_open()
+        if not self._policy.drops:
+            raise self.full_error()
+
     def full_error(self) -> QueueFull:
         """Make the error of a full queue."""
         size = self._waiting.size
@@ -223,8 +234,7 @@ class Admission(Generic[T, R]):
         )
 
     def _admit(self, item: T, priority: int, *, now: float, delay: float) -> Entry[T, R]:
-        self.last_id = id_ = self.last_id + 1
-        entry = self._make(id_, item, priority, now, self._owner)
+        entry = self._new(item, priority, now)
         if delay:
             self._waiting.delay(entry, now + delay)
             return entry
@@ -232,10 +242,19 @@ class Admission(Generic[T, R]):
         self._waiting.size += 1
         return entry
 
+    def _new(self, item: T, priority: int, now: float) -> Entry[T, R]:
+        self.last_id += 1
+        entry = self._make(self.last_id, priority, now, self._owner)
+        # An assignment would show the entry to the garbage collector: too early, see there.
+        force_setattr(entry, "item", item)
+        return entry
+
     def _admit_all(self, items: Sequence[T], level: int, now: float) -> list[Entry[T, R]]:
         make, owner = self._make, self._owner
         first = self.last_id + 1
-        entries = [make(id_, item, level, now, owner) for id_, item in enumerate(items, first)]
+        entries = [make(id_, level, now, owner) for id_ in range(first, first + len(items))]
+        for entry, item in zip(entries, items, strict=True):
+            force_setattr(entry, "item", item)
         self.last_id += len(entries)
         self._fresh[level].extend(entries)
         self._waiting.size += len(entries)
@@ -251,7 +270,7 @@ class Admission(Generic[T, R]):
             if victim is None:
                 return False
             self.dropped.append(victim.item)
-            self._waiting.remove(victim, _DROPPED, self._dropped_error(victim.id))
+            self._waiting.remove(victim, DROPPED, self._dropped_error(victim.id))
         return True
 
     def _victim(self, priority: int) -> Entry[T, R] | None:
@@ -271,11 +290,10 @@ class Admission(Generic[T, R]):
 
     def _drop(self, item: T, priority: int, now: float) -> Entry[T, R]:
         """Give the incoming item up."""
-        self.last_id += 1
-        entry = self._make(self.last_id, item, priority, now, self._owner)
+        entry = self._new(item, priority, now)
         self.dropped.append(item)
-        self._waiting.settling.count(_DROPPED)
-        entry.settle(_DROPPED, Result.fail(self._dropped_error(entry.id)))
+        self._waiting.settling.count(DROPPED)
+        entry.settle(DROPPED, Result.fail(self._dropped_error(entry.id)))
         return entry
 
     def _next_producer(self) -> Producer | None:

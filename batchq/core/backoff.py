@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from enum import Enum
+from typing import Any
 
 import attrs
 
@@ -34,7 +36,13 @@ def _jitter(value: object) -> Jitter:
 
 
 def _schedule(value: Sequence[float] | None) -> tuple[float, ...] | None:
-    return None if value is None else tuple(value)
+    given: Any = value  # users without a type checker pass anything
+    return None if value is None else tuple(given) if isinstance(given, list | tuple) else given
+
+
+def _is_finite(value: object, *, least: float) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and least <= value < math.inf  # type: ignore[operator]  # it is a number
 
 
 @attrs.frozen(kw_only=True)
@@ -65,13 +73,17 @@ class Backoff:
     def __attrs_post_init__(self) -> None:
         for name, least in (("initial_delay", 0), ("multiplier", 1), ("max_delay", 0)):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or not value >= least:  # refuses NaN too
-                raise OptionError(f"{name} must be a number from {least}, got {value!r}")
-        if self.schedule is not None and not (
-            self.schedule and all(0 <= delay < float("inf") for delay in self.schedule)
+            if not _is_finite(value, least=least):
+                raise OptionError(f"{name} must be a finite number from {least}, got {value!r}")
+        delays: Any = self.schedule
+        if delays is not None and not (
+            isinstance(delays, tuple)
+            and delays
+            and all(_is_finite(delay, least=0) for delay in delays)
         ):
             raise OptionError(
-                f"schedule must be one or more delays from 0 seconds, got {self.schedule!r}"
+                "schedule must be a list of one or more finite delays from 0 seconds,"
+                f" got {delays!r}"
             )
 
     def delay(self, retry: int, *, draw: float) -> float:
@@ -87,9 +99,12 @@ class Backoff:
         """
         if self.schedule is not None:
             whole = self.schedule[min(retry, len(self.schedule)) - 1]
+        elif not self.initial_delay:
+            whole = 0.0
         else:
             try:
-                whole = min(self.max_delay, self.initial_delay * self.multiplier ** (retry - 1))
+                growth = float(self.multiplier) ** (retry - 1)
+                whole = min(self.max_delay, self.initial_delay * growth)
             except OverflowError:  # float ** int raises past 1e308 instead of giving inf
                 whole = self.max_delay
         if self.jitter is Jitter.FULL:

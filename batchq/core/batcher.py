@@ -18,13 +18,14 @@ Rule 4: every entry is counted in exactly one place, at every step.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from batchq.core.admission import Admission, Intake
 from batchq.core.batch import Batch, Trigger
 from batchq.core.bucket import Bucket
-from batchq.core.entry import Entry, EntryStatus, Owner
+from batchq.core.entry import CANCELLED, CLOSED, IN_FLIGHT, Canceller, Entry, Owner
 from batchq.core.limits import Pace
 from batchq.core.options import Settings
 from batchq.core.result import Result
@@ -37,8 +38,6 @@ __all__ = ["Batcher"]
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-_IN_FLIGHT = EntryStatus.IN_FLIGHT
 
 
 class Batcher(Generic[T, R]):
@@ -56,7 +55,7 @@ class Batcher(Generic[T, R]):
         settings: Settings,
         *,
         name: str = "default",
-        owner: Owner | None = None,
+        owner: Canceller | None = None,
         make: Callable[..., Entry[T, R]] = Entry,
         leave: bool = False,
     ) -> None:
@@ -84,8 +83,9 @@ class Batcher(Generic[T, R]):
         self._draining = False
         self._now = -math.inf
         self.complaints = self._settling.complaints
+        me = Owner(weakref.ref(owner or self))
         self.door: Admission[T, R] = Admission(
-            name, settings.room, settings.order, self.waiting, make, owner or self
+            name, settings.room, settings.order, self.waiting, make, me
         )
 
     def next_batch(self, now: float) -> Batch[T] | None:
@@ -172,12 +172,12 @@ class Batcher(Generic[T, R]):
         The producer whose item gets the seat comes in at `now` [s]; None: when somebody
         last told the time.
         """
-        if entry.status is _IN_FLIGHT:
+        if entry.code == IN_FLIGHT:
             entry.abandoned = True
-        if entry.status is _IN_FLIGHT or entry.settled:
+        if entry.code >= IN_FLIGHT:
             return False
         error = EntryCancelled(f"entry {entry.id} was cancelled before it was processed")
-        self.waiting.remove(entry, EntryStatus.CANCELLED, error)
+        self.waiting.remove(entry, CANCELLED, error)
         self.door.let_in(self._now if now is None else now)
         return True
 
@@ -223,12 +223,12 @@ class Batcher(Generic[T, R]):
         items: list[T] = [entry.item for entry in left]
         self._running.clear()
         for entry in left:
-            if entry.status is _IN_FLIGHT:
-                self._settling.count(EntryStatus.CLOSED)
-                entry.settle(EntryStatus.CLOSED, Result.fail(error))
+            if entry.code == IN_FLIGHT:
+                self._settling.count(CLOSED)
+                entry.settle(CLOSED, Result.fail(error))
                 self.waiting.leave([entry])
             else:
-                self.waiting.remove(entry, EntryStatus.CLOSED, error)
+                self.waiting.remove(entry, CLOSED, error)
         return items
 
     @property
@@ -282,7 +282,7 @@ class Batcher(Generic[T, R]):
 
     def _flying(self) -> list[Entry[Any, Any]]:
         entries = [entry for batch in self._running for entry in batch.entries]
-        return [entry for entry in entries if entry.status is _IN_FLIGHT]
+        return [entry for entry in entries if entry.code == IN_FLIGHT]
 
     def _settle_early(self, batch: Batch[Any], index: int, result: Result[Any]) -> None:
         if batch in self._running and self._settling.early(batch, index, result):

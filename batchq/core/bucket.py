@@ -20,11 +20,10 @@ from typing import Any, Final
 import attrs
 
 from batchq.core.batch import Trigger
-from batchq.core.entry import Entry, EntryStatus
+from batchq.core.entry import PENDING, Entry
 
 __all__ = ["Bucket"]
 
-_PENDING: Final = EntryStatus.PENDING
 _MANY: Final = 64  # dead cells that are not worth a rebuild
 _by_id: Final = attrgetter("id")
 
@@ -61,11 +60,11 @@ class Bucket:
     def __iter__(self) -> Iterator[Entry[Any, Any]]:
         """Walk the entries, level by level."""
         for line in (*self.fresh, *self.returned):
-            yield from (entry for entry in line if entry.status is _PENDING)
+            yield from (entry for entry in line if entry.code == PENDING)
 
     def put_back(self, entry: Entry[Any, Any]) -> None:
         """Take in an entry that comes again; it is due."""
-        entry.status = _PENDING
+        entry.code = PENDING
         bisect.insort(self.returned[entry.priority], entry, key=_by_id)
         self._again += 1
 
@@ -126,7 +125,7 @@ class Bucket:
         self._tidy(self.fresh[entry.priority])
         if 2 * self._dead > sum(map(len, self.fresh)) + _MANY:
             for line in self.fresh:
-                alive = [each for each in line if each.status is _PENDING]
+                alive = [each for each in line if each.code == PENDING]
                 line.clear()
                 line.extend(alive)
             self._dead = 0
@@ -139,7 +138,7 @@ class Bucket:
     def youngest(self, level: int) -> Entry[Any, Any] | None:
         """Return the entry of the largest id at `level`."""
         line = self.fresh[level]
-        while line and line[-1].status is not _PENDING:
+        while line and line[-1].code != PENDING:
             line.pop()
             self._dead -= 1
         tails = [each[-1] for each in (line, self.returned[level]) if each]
@@ -165,6 +164,6 @@ class Bucket:
         return taken
 
     def _tidy(self, line: Line) -> None:
-        while line and line[0].status is not _PENDING:
+        while line and line[0].code != PENDING:
             line.popleft()
             self._dead -= 1

@@ -8,6 +8,8 @@
 
 Rule 1: an entry settles exactly once, and then lets go of its item.
 Rule 2: it is one slotted object; what a waiter needs is made when somebody waits.
+Rule 3: the garbage collector need not look at it while it waits. One that failed keeps an
+error, whose traceback keeps frames, which keep the entry: that one it has to see.
 """
 
 from __future__ import annotations
@@ -21,7 +23,20 @@ import msgspec
 
 from batchq.core.result import Result
 
-__all__ = ["Entry", "EntryStatus", "Owner"]
+__all__ = [
+    "CANCELLED",
+    "CLOSED",
+    "DELAYED",
+    "DROPPED",
+    "FAILED",
+    "IN_FLIGHT",
+    "PENDING",
+    "SUCCEEDED",
+    "Canceller",
+    "Entry",
+    "EntryStatus",
+    "Owner",
+]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -40,22 +55,48 @@ class EntryStatus(Enum):
     CLOSED = "closed"
 
 
-# Globals are read faster than members of an Enum class, and compared faster than hashed.
-_PENDING: Final = EntryStatus.PENDING
-_DELAYED: Final = EntryStatus.DELAYED
-_IN_FLIGHT: Final = EntryStatus.IN_FLIGHT
+# The numbers of the statuses, in the order of EntryStatus. Members of an Enum are slower to
+# compare, and the garbage collector follows them (rule 3).
+PENDING: Final = 0
+DELAYED: Final = 1
+IN_FLIGHT: Final = 2
+SUCCEEDED: Final = 3
+FAILED: Final = 4
+DROPPED: Final = 5
+CANCELLED: Final = 6
+CLOSED: Final = 7
+_STATUSES: Final = tuple(EntryStatus)
 
 
-class Owner(Protocol):
-    """Who may cancel an entry: the queue that it is in."""
+class Canceller(Protocol):
+    """What can take entries back: a queue."""
 
     def cancel_entry(self, entry: Entry[Any, Any]) -> bool:
         """Take the entry back if the processor has not seen it; tell whether it worked."""
 
 
+class Owner(msgspec.Struct, eq=False, gc=False):
+    """The queue that an entry is in; it does not keep the queue alive.
+
+    The garbage collector passes it over, and so the entries that have nothing else to
+    follow (rule 3); a reference to the queue itself would hide a cycle from it.
+
+    Attributes:
+        find: returns the queue; None: it is gone.
+    """
+
+    find: Callable[[], Canceller | None]
+
+    def cancel_entry(self, entry: Entry[Any, Any]) -> bool:
+        """Ask the queue; False: it is gone, and so the entry was settled."""
+        queue = self.find()
+        return queue is not None and queue.cancel_entry(entry)
+
+
 # A msgspec.Struct although it never leaves the process: one is made for every item, and
-# it is made in less than half the time of an attrs class.
-class Entry(msgspec.Struct, Generic[T, R], eq=False, gc=False):
+# it is made in less than half the time of an attrs class. The collector sees it from when
+# something that may lead back to it is set: an answer, a waiter.
+class Entry(msgspec.Struct, Generic[T, R], eq=False):
     """An item that a queue has accepted, and what became of it.
 
     Attributes:
@@ -63,16 +104,16 @@ class Entry(msgspec.Struct, Generic[T, R], eq=False, gc=False):
         item: what was enqueued; None once settled.
         priority: its level; 0 goes first.
         enqueued_at: when it was admitted [s, the queue's clock].
-        status: where it is.
+        code: where it is, as a number; `status` says it as a word.
         attempts: runs on it that ended in a verdict [count].
     """
 
     id: int
-    item: T
     priority: int
     enqueued_at: float
     owner: Owner
-    status: EntryStatus = _PENDING
+    item: T = None  # type: ignore[assignment]  # the door sets it
+    code: int = PENDING
     attempts: int = 0
     # The value of a success, or a Result.
     answer: object = None
@@ -85,16 +126,20 @@ class Entry(msgspec.Struct, Generic[T, R], eq=False, gc=False):
         return f"<Entry {self.id} {self.status.value}, {self.attempts} attempts>"
 
     @property
+    def status(self) -> EntryStatus:
+        """Where it is."""
+        return _STATUSES[self.code]
+
+    @property
     def settled(self) -> bool:
         """Whether its status is final."""
-        status = self.status
-        return status is not _PENDING and status is not _IN_FLIGHT and status is not _DELAYED
+        return self.code > IN_FLIGHT
 
     @property
     def verdict(self) -> Result[R]:
         """What became of it; for settled entries only."""
-        answer = self.answer
-        return answer if type(answer) is Result else Result(success=True, value=answer)
+        answer: Any = self.answer
+        return answer if isinstance(answer, Result) else Result(success=True, value=answer)
 
     def cancel(self) -> bool:
         """Take the item back.
@@ -105,9 +150,9 @@ class Entry(msgspec.Struct, Generic[T, R], eq=False, gc=False):
         """
         return self.owner.cancel_entry(self)
 
-    def settle(self, status: EntryStatus, answer: object) -> None:
+    def settle(self, code: int, answer: object) -> None:
         """Give the entry its final status, let go of the item and wake who waits."""
-        self.status = status
+        self.code = code
         self.answer = answer
         self.item = None  # type: ignore[assignment]  # a settled entry has let go of it
         if isinstance(answer, Result) and isinstance(answer.error, BaseException):

@@ -9,11 +9,10 @@ from typing import Any, Final
 
 import attrs
 
-from batchq.core.entry import Entry, EntryStatus
+from batchq.core.entry import DELAYED, Entry
 
 __all__ = ["Delays"]
 
-_DELAYED: Final = EntryStatus.DELAYED
 _MANY: Final = 64  # dead heap entries that are not worth a rebuild
 
 
@@ -32,11 +31,11 @@ class Delays:
 
     def __iter__(self) -> Iterator[Entry[Any, Any]]:
         """Walk the entries, in no order."""
-        return (entry for _, _, entry in self._heap if entry.status is _DELAYED)
+        return (entry for _, _, entry in self._heap if entry.code == DELAYED)
 
     def add(self, entry: Entry[Any, Any], due: float) -> None:
         """Keep `entry` until `due` [s]."""
-        entry.status = _DELAYED
+        entry.code = DELAYED
         entry.due = due
         heapq.heappush(self._heap, (due, entry.id, entry))
         self.count += 1
@@ -56,11 +55,11 @@ class Delays:
         del entry  # its status says so already
         self.count -= 1
         if len(self._heap) > 2 * self.count + _MANY:
-            self._heap = [cell for cell in self._heap if cell[2].status is _DELAYED]
+            self._heap = [cell for cell in self._heap if cell[2].code == DELAYED]
             heapq.heapify(self._heap)
         self._tidy()
 
     def _tidy(self) -> None:
-        while self._heap and self._heap[0][2].status is not _DELAYED:
+        while self._heap and self._heap[0][2].code != DELAYED:
             heapq.heappop(self._heap)
         self.next_end = self._heap[0][0] if self._heap else math.inf

@@ -229,8 +229,9 @@ class Settings:
     time: TimeOptions = attrs.field(factory=TimeOptions)
 
     def __attrs_post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name:
-            raise OptionError(f"name must be a text that is not empty, got {self.name!r}")
+        name: Any = self.name  # users without a type checker pass anything
+        if not isinstance(name, str) or not name:
+            raise OptionError(f"name must be a text that is not empty, got {name!r}")
         limit = self.room.max_queue_size
         if limit is not None and limit < self.batch.batch_size:
             raise OptionError(
@@ -299,5 +300,8 @@ def read_settings(options: Mapping[str, object]) -> Settings:
         )
         for group, kind in _GROUPS.items()
     }
-    name: Any = options.get("name", "default")
-    return Settings(name=name, **groups)
+    rng = options.get("rng")
+    if rng is not None and not isinstance(rng, random.Random):
+        raise OptionError(f"rng must be a random.Random or None, got {rng!r}")
+    label: Any = options.get("name", "default")
+    return Settings(name=label, **groups)

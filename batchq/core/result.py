@@ -17,7 +17,7 @@ from batchq.errors import ContractError, OptionError
 if TYPE_CHECKING:
     from batchq.core.batch import Batch
 
-__all__ = ["Result", "read_answer", "read_answers"]
+__all__ = ["Result", "is_wait", "read_answer", "read_answers"]
 
 R = TypeVar("R")
 
@@ -74,8 +74,14 @@ class Result(msgspec.Struct, Generic[R], frozen=True):
         return cls(success=None, retry_after=_seconds("delay", delay))
 
 
+def is_wait(value: object) -> bool:
+    """Whether it is a time that an entry can wait: finite, from 0 [s]."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and 0 <= value < float("inf")  # type: ignore[operator]  # it is a number
+
+
 def _seconds(name: str, value: float | None) -> float | None:
-    if value is not None and not 0 <= value < float("inf"):
+    if value is not None and not is_wait(value):
         raise OptionError(f"{name} must be a finite number of seconds from 0, got {value!r}")
     return value
 
@@ -91,12 +97,14 @@ def read_answer(answer: object) -> Result[Any]:
     """
     if answer is None:
         return _OK
-    if type(answer) is Result:
+    if isinstance(answer, Result):
         return answer
     if isinstance(answer, Exception):
         return Result(success=False, error=answer)
     if isinstance(answer, dict) and "success" in answer and answer.keys() <= _FIELDS:
-        return Result(**answer)
+        # What other code calls true or false may be 1 or 0, or a number type's own.
+        said = answer["success"]
+        return Result(**answer | {"success": None if said is None else bool(said)})
     return Result(success=True, value=answer)
 
 

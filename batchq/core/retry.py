@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,8 @@ class RetryPolicy:
         check: Any = self.retryable
         if check is not None and not callable(check):
             raise OptionError(f"retryable must be a function or None, got {check!r}")
+        if inspect.iscoroutinefunction(check):  # what it returns would always count as yes
+            raise OptionError(f"retryable must be a plain function, got the async {check!r}")
         backoff: Any = self.backoff
         if not isinstance(backoff, Backoff):
             raise OptionError(f"backoff must be a Backoff, got {backoff!r}")

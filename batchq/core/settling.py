@@ -12,19 +12,24 @@ from typing import Any, Final
 import attrs
 
 from batchq.core.batch import Batch
-from batchq.core.entry import Entry, EntryStatus
-from batchq.core.result import Result, read_answer
+from batchq.core.entry import (
+    CANCELLED,
+    CLOSED,
+    DROPPED,
+    FAILED,
+    IN_FLIGHT,
+    SUCCEEDED,
+    Entry,
+    EntryStatus,
+)
+from batchq.core.result import Result, is_wait, read_answer
 from batchq.core.retry import RetryPolicy, error_of
-from batchq.errors import EntryCancelled
+from batchq.errors import ContractError, EntryCancelled
 
 __all__ = ["Settling"]
 
-_IN_FLIGHT: Final = EntryStatus.IN_FLIGHT
-_SUCCEEDED: Final = EntryStatus.SUCCEEDED
-_FAILED: Final = EntryStatus.FAILED
-
 # What an answer may be, beside a Result, that is more than the value of a success.
-_SAYS_MORE: Final = (Exception, dict)
+_SAYS_MORE: Final = (Exception, dict, Result)
 
 Again = tuple[Entry[Any, Any], float | None]
 
@@ -44,20 +49,20 @@ class Settling:
     complaints: list[Exception] = attrs.field(factory=list)
     _succeeded: int = 0
     _retries: int = 0
-    _ended: dict[EntryStatus, int] = attrs.field(factory=lambda: dict.fromkeys(EntryStatus, 0))
+    _ended: list[int] = attrs.field(factory=lambda: [0] * len(EntryStatus))
 
-    def count(self, status: EntryStatus) -> None:
+    def count(self, code: int) -> None:
         """Count one entry's end."""
-        self._ended[status] += 1
+        self._ended[code] += 1
 
     def counts(self) -> dict[str, int]:
         """Tell how entries ended, by the names of `QueueStats`."""
         return {
             "succeeded": self._succeeded,
-            "failed": self._ended[_FAILED],
-            "dropped": self._ended[EntryStatus.DROPPED],
-            "cancelled": self._ended[EntryStatus.CANCELLED],
-            "closed": self._ended[EntryStatus.CLOSED],
+            "failed": self._ended[FAILED],
+            "dropped": self._ended[DROPPED],
+            "cancelled": self._ended[CANCELLED],
+            "closed": self._ended[CLOSED],
             "retries": self._retries,
         }
 
@@ -78,13 +83,13 @@ class Settling:
         done = 0
         found = answers if answers is not None else [None] * len(batch)
         for index, (entry, answer) in enumerate(zip(batch.entries, found, strict=True)):
-            if entry.status is not _IN_FLIGHT:
+            if entry.code != IN_FLIGHT:
                 continue
             if not (early or type(answer) is Result or isinstance(answer, _SAYS_MORE)):
                 # Entry.settle, written out, as in _succeed.
                 done += 1
                 entry.attempts += 1
-                entry.status = _SUCCEEDED
+                entry.code = SUCCEEDED
                 entry.answer = answer
                 entry.item = None
                 if entry.wake is not None:
@@ -101,7 +106,7 @@ class Settling:
         """Fix a verdict while the call runs; tell whether it settled the entry now."""
         entry = batch.entries[index]
         index %= len(batch)
-        if entry.status is not _IN_FLIGHT or index in batch.early:
+        if entry.code != IN_FLIGHT or index in batch.early:
             return False
         batch.early[index] = result
         if result.success is None:
@@ -115,12 +120,12 @@ class Settling:
     def _succeed(self, entries: Sequence[Entry[Any, Any]]) -> None:
         done = 0
         for entry in entries:
-            if entry.status is not _IN_FLIGHT:
+            if entry.code != IN_FLIGHT:
                 continue
             # Entry.settle, written out: this loop is the engine's hottest.
             done += 1
             entry.attempts += 1
-            entry.status = _SUCCEEDED
+            entry.code = SUCCEEDED
             entry.item = None
             if entry.wake is not None:
                 entry.wake()
@@ -131,6 +136,8 @@ class Settling:
         self, entry: Entry[Any, Any], result: Result[Any], *, now: float, draw: float
     ) -> float | None:
         """Settle one entry, or return from when it comes again."""
+        if result.retry_after is not None and not is_wait(result.retry_after):
+            result = Result.discard(ContractError(_BAD_WAIT.format(result.retry_after)))
         if result.success is None:
             return self._no_verdict(entry, result, now)
         again = result.success is False and self._comes_again(entry, result)
@@ -143,35 +150,36 @@ class Settling:
 
     def _no_verdict(self, entry: Entry[Any, Any], result: Result[Any], now: float) -> float | None:
         if self.leave and result.retry_after is not None:
-            self.count(EntryStatus.CANCELLED)
-            entry.settle(EntryStatus.CANCELLED, result)
+            self.count(CANCELLED)
+            entry.settle(CANCELLED, result)
             return _NEVER
         if entry.abandoned:
-            self.count(EntryStatus.CANCELLED)
+            self.count(CANCELLED)
             error = EntryCancelled(f"entry {entry.id} was cancelled while it was in flight")
-            entry.settle(EntryStatus.CANCELLED, Result.fail(error))
+            entry.settle(CANCELLED, Result.fail(error))
             return _NEVER
         return None if result.retry_after is None else now + result.retry_after
 
     def _finish(self, entry: Entry[Any, Any], result: Result[Any]) -> None:
         if result.success:
             self._succeeded += 1
-            entry.settle(_SUCCEEDED, result)
+            entry.settle(SUCCEEDED, result)
         else:
-            self.count(_FAILED)
-            entry.settle(_FAILED, result)
+            self.count(FAILED)
+            entry.settle(FAILED, result)
 
     def _comes_again(self, entry: Entry[Any, Any], result: Result[Any]) -> bool:
         """Ask the policy, as for the attempt that has just failed."""
         if self.retry is None or entry.abandoned:
             return False
         attempts = entry.attempts + 1
-        error = error_of(result, entry.item, attempts)
         try:
+            error = error_of(result, entry.item, attempts)
             return self.retry.allows(result, error, attempts=attempts)
-        except Exception as raised:  # the check is the user's code
+        except Exception as raised:  # the check is the user's code, and the error's __str__
             self.complaints.append(raised)
             return False
 
 
 _NEVER: Final = float("-inf")  # not an instant that anything could come again at
+_BAD_WAIT: Final = "retry_after must be a finite number of seconds from 0, got {!r}"

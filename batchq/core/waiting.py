@@ -6,20 +6,17 @@ Rule 1: `size` counts each waiting entry once, at every step.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
 from batchq.core.bucket import Bucket
-from batchq.core.entry import Entry, EntryStatus
+from batchq.core.entry import DELAYED, IN_FLIGHT, Entry
 from batchq.core.expiry import Delays
 from batchq.core.result import Result
 from batchq.core.settling import Settling
 
 __all__ = ["Flush", "Waiting"]
-
-_DELAYED: Final = EntryStatus.DELAYED
-_IN_FLIGHT: Final = EntryStatus.IN_FLIGHT
 
 
 @attrs.define(eq=False)
@@ -84,7 +81,7 @@ class Waiting:
         entries = self.bucket.take(limit)
         self.size -= len(entries)
         for entry in entries:
-            entry.status = _IN_FLIGHT
+            entry.code = IN_FLIGHT
         return entries
 
     def delay(self, entry: Entry[Any, Any], due: float) -> None:
@@ -97,11 +94,11 @@ class Waiting:
         self.bucket.put_back(entry)
         self.size += 1
 
-    def remove(self, entry: Entry[Any, Any], status: EntryStatus, error: Exception) -> None:
+    def remove(self, entry: Entry[Any, Any], code: int, error: Exception) -> None:
         """Settle an entry that waits."""
-        room = self.delays if entry.status is _DELAYED else self.bucket
-        self.settling.count(status)
-        entry.settle(status, Result.fail(error))
+        room = self.delays if entry.code == DELAYED else self.bucket
+        self.settling.count(code)
+        entry.settle(code, Result.fail(error))
         room.forget(entry)
         self.size -= 1
         self.leave([entry])

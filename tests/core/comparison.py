@@ -157,8 +157,7 @@ class Comparison(RuleBasedStateMachine):
         assert stats.enqueued == sum(expected.values())
         assert (stats.batches, stats.running) == (model.batches, model.slots)
         assert stats.retries == model.retries
-        self.complaints += len(self.batcher.complaints)
-        self.batcher.complaints.clear()  # as the shell does
+        self.hear_complaints()
         assert self.complaints == model.complaints
         assert stats.size == self.batcher.size
         assert stats.oldest == max(
@@ -170,6 +169,7 @@ class Comparison(RuleBasedStateMachine):
     def each_entry_is_where_the_model_has_it(self) -> None:
         if self.model is None:
             return
+        self.hear_complaints()
         flying = {item.id for call in self.calls for item in call.items}
         for item, entry, ref in zip(self.model.items, self.entries, self.refs, strict=True):
             assert (entry.status.value, entry.attempts) == (item.status, item.attempts)
@@ -183,6 +183,11 @@ class Comparison(RuleBasedStateMachine):
             assert entry.verdict.success is (item.status == "succeeded") or self.model.rules.leave
             assert entry.item is None
             assert item.id in flying or ref() is None
+
+    def hear_complaints(self) -> None:
+        """Take them, as the shell does: their tracebacks keep what the core was at."""
+        self.complaints += len(self.batcher.complaints)
+        self.batcher.complaints.clear()
 
     @invariant()
     def the_queue_has_room_for_what_the_model_has(self) -> None:
@@ -210,6 +215,7 @@ class Comparison(RuleBasedStateMachine):
             return
         while self.calls:
             self.end_the_call(self.calls.pop(0))
+        self.free_the_slots()
         if self.ends_by_drain:
             self.drain_it()
         else:
@@ -258,6 +264,10 @@ class Comparison(RuleBasedStateMachine):
         if not call.interrupted:
             self.model.end_call(call.items, [Answer(success=True)] * 9, self.now, 0.5)
         self.to_release += 1
+        self.free_the_slots()
+
+    def free_the_slots(self) -> None:
+        """Release the slots of the calls that have ended."""
         while self.to_release:
             self.to_release -= 1
             self.model.slots -= 1

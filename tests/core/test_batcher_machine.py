@@ -219,6 +219,8 @@ class BatcherMachine(Comparison):
         try:
             read_answers(call.batch, returned)
         except ContractError as error:
+            # As the pump does: its frames would keep the items.
+            error = error.with_traceback(None)
             failure: Result[Any] = Result(success=False, error=error, retryable=False)
         answers = [failure] * len(call.items)
         self.settle(call, answers, [Answer(success=False, retryable=False)] * 3)
