@@ -151,25 +151,21 @@ class Pump(Generic[T, R]):
             mark = mark.outer
         return False
 
-    def cancel_calls(self) -> None:
-        """Cancel every call; its entries are elsewhere already."""
+    def cancel_calls(self, unwanted: Sequence[T]) -> None:
+        """Cancel every call: they were interrupted, and `unwanted` items cancelled."""
         for scope in self._scopes.values():
             scope.cancel()
         self._scopes.clear()
+        for item in unwanted:
+            self.watchers.tell(self.watchers.on_drop, item, "cancelled")
 
     def cancel_unwanted(self, entry: Entry[Any, Any]) -> None:
         """Cancel the call of `entry` if nobody wants any of its entries any more."""
         for batch in list(self._scopes):
             if entry in batch.entries and not batch.wanted:
                 self._scopes.pop(batch).cancel()
-                self._give_up(batch)
-
-    def _give_up(self, batch: Batch[T]) -> None:
-        left = [not entry.settled for entry in batch.entries]
-        self.batcher.settle(batch, batch.no_verdicts(), now=trio.current_time(), draw=0.0)
-        for item, entry, was_left in zip(batch.items, batch.entries, left, strict=True):
-            if was_left and entry.code == CANCELLED:
-                self.watchers.tell(self.watchers.on_drop, item, "cancelled")
+                for item in self.batcher.interrupt(batch, trio.current_time()):
+                    self.watchers.tell(self.watchers.on_drop, item, "cancelled")
 
     def tell_changes(self) -> None:
         """Tell the hooks of blocked producers let in, and of checks that raised."""

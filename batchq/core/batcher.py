@@ -201,15 +201,24 @@ class Batcher(Generic[T, R]):
         self._paused = False
         self._draining = True
 
-    def stop_draining(self, now: float) -> None:
+    def stop_draining(self, now: float) -> list[T]:
         """Leave a drain that ran out of time: closed, paused, nothing in flight.
 
-        What was in flight waits again, no attempt spent; late answers for it are ignored.
+        Every call is interrupted; returns the items that nobody wanted any more.
         """
         self._draining = False
         self._paused = True
-        for batch in list(self._running):
-            self.settle(batch, batch.no_verdicts(), now=now, draw=0.0)
+        return [item for batch in list(self._running) for item in self.interrupt(batch, now)]
+
+    def interrupt(self, batch: Batch[T], now: float) -> list[T]:
+        """End a call at `now` [s] without a verdict; late answers are ignored.
+
+        What was in flight waits again, no attempt spent. Returns the items that nobody
+        wanted any more: those are cancelled.
+        """
+        flying = [pair for pair in zip(batch, batch.entries, strict=True) if not pair[1].settled]
+        self.settle(batch, batch.no_verdicts(), now=now, draw=0.0)
+        return [item for item, entry in flying if entry.code == CANCELLED]
 
     def flush(self) -> Flush:
         """Make what is pending due; see `Flush` for what its caller waits for."""
