@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import importlib.util
 import json
 import os
 import platform
@@ -33,7 +34,7 @@ from typing import Any, Final, Literal, Self
 
 import attrs
 
-__all__ = ["Case", "Goal", "Outcome", "Plan", "Reading", "Stopwatch", "machine", "measure"]
+__all__ = ["Case", "Goal", "Outcome", "Plan", "Reading", "Side", "Stopwatch", "machine", "measure"]
 
 ROOT: Final = Path(__file__).parent.parent
 SIDES: Final = ("floor", "ours")
@@ -82,6 +83,7 @@ class Case:
         facts: what figures of our side are to stay below, by name.
         apart: True: each side in a process of its own, once: memory, and what takes long.
         full: True: only measured in the full mode.
+        needs: the module that `floor` needs; the case is left out where it is missing.
     """
 
     name: str
@@ -96,6 +98,15 @@ class Case:
     facts: Mapping[str, Goal] = attrs.field(factory=dict)
     apart: bool = False
     full: bool = False
+    needs: str = ""
+
+    @property
+    def available(self) -> bool:
+        """Whether what it needs is installed."""
+        try:
+            return not self.needs or importlib.util.find_spec(self.needs) is not None
+        except ModuleNotFoundError:  # not even the package that it is in
+            return False
 
 
 @attrs.frozen(kw_only=True)
@@ -217,6 +228,8 @@ def measure(case: Case, plan: Plan) -> Outcome:
 
 
 def _repeat(case: Case, plan: Plan, turn: int) -> dict[str, Any]:
+    if plan.smoke and not case.apart:  # nobody reads the figures; a process takes a second
+        return run_rounds(case, SIDES, rounds=1, turn=turn, size=case.smoke, warm=0)
     if not case.apart:
         return _child(case, {"sides": SIDES, "rounds": plan.rounds, "turn": turn}, plan)
     order = SIDES if turn % 2 == 0 else SIDES[::-1]
@@ -252,7 +265,7 @@ def run_rounds(
 ) -> dict[str, Any]:
     """Run the sides in turn, in this process; what the child of a repeat does."""
     runs: Mapping[str, Side] = {"ours": case.ours, "floor": case.floor}
-    if not case.apart:
+    if warm and not case.apart:
         for side in sides:
             runs[side](warm)
     values: dict[str, list[float]] = {side: [] for side in sides}

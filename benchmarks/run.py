@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import cProfile
 import importlib
-import importlib.util
 import json
 import pstats
 import statistics
@@ -21,7 +20,7 @@ from typing import Final, TextIO
 
 from benchmarks.harness import ROOT, Case, Outcome, Plan, machine, measure, verdict
 
-MODULES: Final = ("core", "queue", "waiting", "stores", "jobs")
+MODULES: Final = ("core", "queue", "waiting", "peers", "stores", "jobs", "growth")
 _HEADER: Final = (
     f"{'case':32} {'ours':>9} {'floor':>9} {'unit':9} {'ratio':>7} {'spread':>15}"
     f" {'soon':>6} {'goal':>6} met"
@@ -32,8 +31,6 @@ _TOP: Final = 30  # lines of a profile
 def cases(only: Sequence[str], *, full: bool) -> Iterator[Case]:
     """Yield the cases whose names begin with one of `only`; all if there is none."""
     for module in MODULES:
-        if importlib.util.find_spec(f"benchmarks.{module}") is None:
-            continue
         found: Sequence[Case] = importlib.import_module(f"benchmarks.{module}").CASES
         for case in found:
             wanted = not only or any(case.name.startswith(prefix) for prefix in only)
@@ -96,6 +93,9 @@ def run(chosen: Sequence[Case], plan: Plan, out: TextIO) -> list[Outcome]:
     print(_HEADER, file=out)
     outcomes = []
     for case in chosen:
+        if not case.available:
+            print(f"{case.name:32} left out: {case.needs} is not installed", file=out)
+            continue
         outcome = measure(case, plan)
         outcomes.append(outcome)
         print(line(outcome), *lines_of_facts(outcome), sep="\n", file=out, flush=True)
