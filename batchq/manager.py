@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
@@ -28,6 +29,7 @@ from batchq.hooks import JobHooks
 from batchq.intake import AtFirstUse, DurableIntake, JobLookup
 from batchq.job_handle import JobHandle
 from batchq.ledger import Ledger, RunSync
+from batchq.nest import Nest
 from batchq.registration import (
     BatchHandlerOptions,
     HandlerOptions,
@@ -228,17 +230,23 @@ class QueueManager:
         """
         return self._working(self._registry.chosen(queues))
 
-    def run(self, queues: Queues | None = None) -> None:
+    def run(
+        self,
+        queues: Queues | None = None,
+        *,
+        on_start: Callable[[Mapping[str, int]], object] | None = None,
+    ) -> None:
         """Run workers until SIGINT or SIGTERM; a second signal ends the process at once.
 
         Args:
             queues: as of `working`.
+            on_start: called when they work, with the queues and the concurrency of each.
 
         Raises:
             OptionError: as `working`.
             StoreError: the store can't be opened, or is broken.
         """
-        trio.run(self._run, self._registry.chosen(queues))
+        trio.run(self._run, self._registry.chosen(queues), on_start)
 
     def start_workers(self, queues: Queues | None = None) -> None:
         """Run workers in a thread of their own until `stop_workers`; for plain programs.
@@ -296,16 +304,32 @@ class QueueManager:
         finally:
             await asyncio.shield(asyncio.to_thread(portal.stop))
 
-    async def _run(self, chosen: Mapping[str, int | None]) -> None:
+    async def _run(
+        self,
+        chosen: Mapping[str, int | None],
+        on_start: Callable[[Mapping[str, int]], object] | None,
+    ) -> None:
+        nest = Nest()  # what ends the work comes out by itself, in no group
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async with trio.open_nursery() as nursery:
+            nursery = await nest.enter()
+            try:
                 async with self._working(chosen):
-                    logger.info("working on %s", ", ".join(chosen))
+                    self._tell_start(chosen, on_start)
                     number = await anext(signals)
                     logger.info("stopping: no more claims; running handlers finish")
                     nursery.start_soon(_die_at_the_next, signals)
-                nursery.cancel_scope.cancel()
+            finally:
+                await nest.leave(sys.exception())
             logger.info("stopped by %s", signal.Signals(number).name)
+
+    def _tell_start(
+        self,
+        chosen: Mapping[str, int | None],
+        on_start: Callable[[Mapping[str, int]], object] | None,
+    ) -> None:
+        logger.info("working on %s", ", ".join(chosen))
+        if on_start is not None:
+            on_start(self._registry.concurrency(chosen))
 
 
 async def _die_at_the_next(signals: AsyncIterator[int]) -> None:

@@ -166,6 +166,12 @@ class Registry:
             raise OptionError("there is nothing to work on: no handler is registered")
         return wanted
 
+    def concurrency(self, chosen: Mapping[str, int | None]) -> dict[str, int]:
+        """Return how many calls of each of these queues run at a time in one process."""
+        return {
+            name: slots or self.queues[name].options.concurrency for name, slots in chosen.items()
+        }
+
     def _check_names(self, handler: AnyHandler[Any]) -> None:
         for name in handler.names:
             check_name("a handler's name", name)
