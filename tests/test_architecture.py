@@ -68,7 +68,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "intake": CORE | {"bridge", "ends", "job_handle", "ledger"},
     "registry": CORE | {"hooks", "handler", "job_handle", "memory_tier", "registration"},
     "at_work": DURABLE | {"registry"},
-    "manager": MANAGER,
+    "manager": MANAGER | {"nest"},
     "instrument": CORE | {"hooks"},
     "monitor": CORE | {"hooks", "admin", "manager"},
     "handlers": CORE | {"context"},

@@ -18,11 +18,11 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 COMMANDS = [("stats",), ("jobs",), ("job", "1")]
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
 def test_looking_for_jobs_makes_no_database(
-    batchq: Run, tmp_path: Path, command: tuple[str, ...]
+    batchq: Run, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
-    done = batchq(*command)
+    done = batchq(*words)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "batchq: there is no database batchq.db (--url sqlite:///batchq.db);"
@@ -31,16 +31,16 @@ def test_looking_for_jobs_makes_no_database(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
 def test_looking_for_jobs_makes_no_tables_in_somebody_elses_database(
-    batchq: Run, tmp_path: Path, command: tuple[str, ...]
+    batchq: Run, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     path = tmp_path / "places.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE places (name TEXT)")
         connection.commit()
     before = path.read_bytes()
-    done = batchq(*command, "--url", "sqlite:///places.db")
+    done = batchq(*words, "--url", "sqlite:///places.db")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "batchq: places.db is a database without jobs of batchq\n"
     assert path.read_bytes() == before

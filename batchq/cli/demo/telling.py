@@ -68,8 +68,9 @@ def _line(name: str, number: int, text: str) -> str:
 
 
 def _why_again(report: Report) -> str:
-    put_off = f"attempts: {_count(report.deferred, 'recipient')} put off by the server (451)"
-    return put_off if report.killed is None else f"{put_off}, the rest after the kill"
+    put_off = f"attempts: {report.deferrals:,} put off by the server (451)"
+    rest = report.retries - report.deferrals
+    return f"{put_off}, {rest:,} after the kill" if report.killed is not None else put_off
 
 
 def _kill(report: Report) -> Iterator[str]:
