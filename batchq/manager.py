@@ -100,7 +100,8 @@ class QueueManager:
             found = open_store(url, durability=durability) if isinstance(url, str) else url
             return Ledger(found, run_sync)
 
-        self._ledgers = AtFirstUse(make)
+        named = store is None or isinstance(store, str)
+        self._ledgers = AtFirstUse(make, None if named else make())
         ends = Ends()
         defaults = {"lease": checked.lease, "poll_interval": checked.poll_interval}
         self._registry = Registry(defaults)

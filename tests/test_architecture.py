@@ -100,6 +100,9 @@ BROAD_EXCEPT: dict[tuple[str, str], str] = {
     ("nest.py", "Nest.leave"): "unpacks the nursery's group; see GOES_ON_BY_ITSELF",
     ("ledger.py", "Ledger._commit"): "one bad command does not spoil its neighbours",
     ("ledger.py", "Ledger._commit_alone"): "one bad command does not spoil its neighbours",
+    ("feeder.py", "Feeder._claim"): "an error outside handlers' code never ends a worker",
+    ("leases.py", "Leases.run"): "an error outside handlers' code never ends a worker",
+    ("settler.py", "Settler._submit"): "an error outside handlers' code never ends a worker",
     ("workers.py", "Workers.__aenter__"): "what has begun to work is stopped in order",
     ("bridge.py", "Portal._run"): "goes to the thread that waits for it",
 }
