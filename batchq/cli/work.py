@@ -36,7 +36,8 @@ _PARENT_CHECK: Final = 0.5
     "names",
     multiple=True,
     metavar="NAME[=N][,...]",
-    help="Work on these queues only, each with at most N batches at a time.",
+    help="Work on these queues only, each with at most N calls of its handlers at a time in"
+    " one process.",
 )
 @click.option(
     "--processes",
@@ -63,8 +64,9 @@ def work(
     """Run workers for the QueueManager in your module, until Ctrl-C or SIGTERM.
 
     MODULE is looked for in the current directory first; MANAGER is its QueueManager, called
-    `manager` if you do not say. The first signal lets running batches finish, a second one
-    stops now: what was not finished is run again by the next worker.
+    `manager` if you do not say. The first signal lets what runs finish, for as long as the
+    manager's `grace`; a second one stops now. What was not finished is run again by the next
+    worker. Warnings are logged to stderr, unless MODULE configures logging itself.
 
     \b
     Example: myapp.py holds  manager = QueueManager("sqlite:///jobs.db")

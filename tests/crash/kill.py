@@ -87,9 +87,12 @@ class Tail:
 
     def read(self) -> set[int]:
         """Return every process that has written here."""
-        content = self.path.read_bytes() if self.path.exists() else b""
-        self.pids |= {int(line.split()[0]) for line in content[self._at :].splitlines()}
-        self._at = len(content)
+        if self.path.exists():
+            with self.path.open("rb") as file:
+                file.seek(self._at)
+                whole, newline, _ = file.read().rpartition(b"\n")  # the rest is being written
+            self._at += len(whole) + len(newline)
+            self.pids |= {int(line.split()[0]) for line in whole.splitlines()}
         return self.pids
 
 

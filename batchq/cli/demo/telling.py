@@ -93,9 +93,10 @@ def _kill(report: Report) -> Iterator[str]:
 def _sum(report: Report) -> Iterator[str]:
     sum_ = f"{report.sent:,} sent + {report.refused:,} refused"
     if report.adds_up:
-        yield f"It adds up: {report.recipients:,} recipients = {sum_}, nobody lost."
+        yield f"It adds up: {_count(report.recipients, 'recipient')} = {sum_}, nobody lost."
         return
-    yield f"It does NOT add up: {report.recipients:,} recipients, {report.stored:,} jobs, {sum_}."
+    wanted = _count(report.recipients, "recipient")
+    yield f"It does NOT add up: {wanted}, {_count(report.stored, 'job')}, {sum_}."
     for lost in report.lost[:_SHOWN]:
         job = "" if lost.job is None else f" (job {lost.job})"
         yield f"  {lost.email}{job}: {lost.reason}"
