@@ -22,6 +22,7 @@ import trio
 from batchq.at_work import AtWork
 from batchq.bridge import Portal, in_trio
 from batchq.core.job_options import JobQueueOptions
+from batchq.core.options import is_number
 from batchq.ends import Ends
 from batchq.errors import OptionError
 from batchq.handler import BatchHandler, Handler
@@ -91,7 +92,7 @@ class QueueManager:
         run_sync: RunSync | None = None,
     ) -> None:
         checked = JobQueueOptions(name="all", lease=lease, poll_interval=poll_interval)
-        if not grace >= 0:
+        if not is_number(grace) or not grace >= 0:
             raise OptionError(f"grace must be at least 0 seconds, got {grace!r}")
         self._grace = grace
 
