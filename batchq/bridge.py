@@ -73,16 +73,24 @@ class Bell:
             with suppress(trio.RunFinishedError, RuntimeError):
                 wake()
 
-    async def wait(self, seconds: float) -> None:
-        """Wait until it rings, for at most `seconds`; under trio or asyncio."""
+    async def wait(self, seconds: float) -> bool:
+        """Wait until it rings, for at most `seconds`; tell whether it did.
+
+        Under trio or asyncio.
+        """
         await (self._wait_trio(seconds) if in_trio() else self._wait_asyncio(seconds))
         self._wake = None
-        self._rung.clear()
+        return self._reset()
 
-    def wait_sync(self, seconds: float) -> None:
+    def wait_sync(self, seconds: float) -> bool:
         """Do the same, blocking."""
         self._rung.wait(min(seconds, threading.TIMEOUT_MAX))
+        return self._reset()
+
+    def _reset(self) -> bool:
+        rung = self._rung.is_set()
         self._rung.clear()
+        return rung
 
     async def _wait_trio(self, seconds: float) -> None:
         event = trio.Event()

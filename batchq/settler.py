@@ -43,6 +43,8 @@ __all__ = ["Settler", "Stop", "tell_of_trouble"]
 
 logger = logging.getLogger("batchq")
 
+_NO_VERDICT: Final = frozenset({Verdict.SNOOZE, Verdict.RELEASE})
+
 
 _AFTER_GRACE: Final = 1.0  # for what is written down then [s]
 
@@ -209,21 +211,44 @@ class Settler:
         settled: Sequence[Settled],
     ) -> None:
         self.ends.tell(job.id for job in jobs)
-        watchers = self.watchers
-        told = bool(watchers.on_processed or watchers.on_retry)
+        failed = []
         for job, result, settlement, answer in zip(
             jobs, results, settlements, settled, strict=True
         ):
             if answer is Settled.STALE:
                 self.lost(job)
-            elif told and settlement.verdict in {Verdict.OK, Verdict.FAIL, Verdict.RETRY}:
+            elif answer is Settled.APPLIED:
                 self._tell_one(job, result, settlement)
+                if settlement.verdict is Verdict.FAIL or _is_last(job, settlement):
+                    failed.append((job, settlement))
+        if failed:
+            self._log(failed, of=len(jobs))
 
     def _tell_one(self, job: Job[Any], result: Result[Any], settlement: Settlement) -> None:
         watchers = self.watchers
-        left = job.max_attempts is None or job.used < job.max_attempts
-        if settlement.verdict is Verdict.RETRY and left:
-            error = error_of(result, job, job.used)
-            watchers.tell(watchers.on_retry, job, error, job.used, settlement.delay)
-        else:
+        if settlement.verdict is Verdict.RETRY and not _is_last(job, settlement):
+            if watchers.on_retry:
+                error = error_of(result, job, job.used)
+                watchers.tell(watchers.on_retry, job, error, job.used, settlement.delay)
+        elif settlement.verdict not in _NO_VERDICT:
             watchers.tell(watchers.on_processed, job, result)
+
+    def _log(self, failed: Sequence[tuple[Job[Any], Settlement]], *, of: int) -> None:
+        """Say that jobs have failed for good: one line per call, however many they are."""
+        job, settlement = failed[0]
+        line = settlement.error
+        logger.warning(
+            "queue %r: %d of %d jobs failed for good, the first of them job %d (%s): %s",
+            self.queue,
+            len(failed),
+            of,
+            job.id,
+            settlement.reason or "exhausted",
+            f"{line.kind}: {line.message}" if line is not None else "no error was given",
+        )
+
+
+def _is_last(job: Job[Any], settlement: Settlement) -> bool:
+    """Tell whether a failure that might come again has no attempt left."""
+    used_up = job.max_attempts is not None and job.used >= job.max_attempts
+    return settlement.verdict is Verdict.RETRY and used_up
