@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import attrs
 import trio
 
-__all__ = ["Bell", "Portal", "forbid_event_loop", "in_trio", "run_blocking"]
+__all__ = ["Bell", "Portal", "forbid_event_loop", "in_trio", "run_blocking", "run_to_its_end"]
 
 T = TypeVar("T")
 
@@ -55,6 +55,20 @@ async def run_blocking(call: Callable[[], T]) -> T:
     if in_trio():
         return await trio.to_thread.run_sync(call)
     return await asyncio.to_thread(call)  # noqa: ASYNC251 - not under trio here
+
+
+async def run_to_its_end(call: Callable[[], object]) -> None:
+    """Run a blocking call in a thread, under asyncio; cancelled, once it has ended."""
+    running = asyncio.ensure_future(asyncio.to_thread(call))
+    cancelled = False
+    while not running.done():
+        try:
+            await asyncio.wait([running])  # noqa: ASYNC251 - not under trio here
+        except asyncio.CancelledError:
+            cancelled = True
+    running.result()
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 @attrs.define(eq=False)
@@ -136,8 +150,7 @@ class Portal:
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         self._thread.start()
         self._entered.wait()
-        if self._error is not None:
-            raise self._error
+        self._raise()
 
     def stop(self) -> None:
         """Leave the block; returns when it was left.
@@ -145,13 +158,19 @@ class Portal:
         Raises:
             BaseException: what ended the block, or leaving it, raised.
         """
-        if self._thread is None or self._token is None:
+        if self._thread is None:
             return
-        with suppress(trio.RunFinishedError):  # it has ended by itself
-            self._token.run_sync_soon(self._leave.set)
+        if self._token is not None:
+            with suppress(trio.RunFinishedError):  # it has ended by itself
+                self._token.run_sync_soon(self._leave.set)
         self._thread.join()
-        if self._error is not None:
-            raise self._error
+        self._raise()
+
+    def _raise(self) -> None:
+        """Raise what ended the block, once."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
 
     def _run(self) -> None:
         try:

@@ -75,7 +75,8 @@ class Ledger:
 
     store: Store
     run_sync: RunSync | None = None
-    _queues: dict[trio.lowlevel.TrioToken, BatchedQueue[Group, Answers]] = attrs.field(
+    # By event loop: one per open block. Blocks may overlap; the last one gathers for all.
+    _queues: dict[trio.lowlevel.TrioToken, list[BatchedQueue[Group, Answers]]] = attrs.field(
         factory=dict, init=False
     )
     # By process id: a child must not wait for a lock that its parent held.
@@ -132,11 +133,11 @@ class Ledger:
         Raises:
             StoreError: nothing of it was done.
         """
-        queue = self._queues.get(trio.lowlevel.current_trio_token())
-        if queue is None:
+        queues = self._queues.get(trio.lowlevel.current_trio_token())
+        if not queues:
             return await self._run(group)
         await trio.lowlevel.checkpoint_if_cancelled()
-        entry = queue.enqueue_nowait(group)
+        entry = queues[-1].enqueue_nowait(group)
         entry.wake = wake = partial(trio.lowlevel.reschedule, trio.lowlevel.current_task())
 
         def withdraw(_: object) -> trio.lowlevel.Abort:
@@ -153,12 +154,8 @@ class Ledger:
     async def open(self) -> AsyncIterator[None]:
         """Gather what is submitted in this event loop, as long as the block lasts.
 
-        Its end commits what has been submitted. A block inside another one changes nothing.
+        Its end commits what has been submitted. Blocks may stand in each other, and overlap.
         """
-        token = trio.lowlevel.current_trio_token()
-        if token in self._queues:
-            yield
-            return
         nest, closing = Nest(), trio.Event()
         nursery = await nest.enter()
         try:
@@ -186,12 +183,15 @@ class Ledger:
         )
         with trio.CancelScope(shield=True):
             async with queue:
-                self._queues[token] = queue
+                queues = self._queues.setdefault(token, [])
+                queues.append(queue)
                 try:
                     task_status.started()
                     await closing.wait()
                 finally:
-                    del self._queues[token]
+                    queues.remove(queue)
+                    if not queues:
+                        del self._queues[token]
 
     async def _commit(self, batch: Batch[Group]) -> Sequence[Result[Answers]]:
         """Commit what has gathered as one; each by itself if one of them can't be."""

@@ -7,7 +7,6 @@ Rule 2: nothing is opened or started before it is used.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
@@ -20,7 +19,7 @@ from typing import Any, Final, ParamSpec, Self, TypeVar, Unpack, overload
 import trio
 
 from batchq.at_work import AtWork
-from batchq.bridge import Portal, in_trio
+from batchq.bridge import Portal, in_trio, run_to_its_end
 from batchq.core.job_options import JobQueueOptions
 from batchq.core.options import is_number
 from batchq.ends import Ends
@@ -279,7 +278,7 @@ class QueueManager:
         if in_trio():
             block = ledger.open()
             await block.__aenter__()
-            self._blocks.setdefault(trio.lowlevel.current_trio_token(), []).append(block)
+            self._blocks.setdefault(trio.lowlevel.current_task(), []).append(block)
         return self
 
     async def __aexit__(
@@ -289,7 +288,10 @@ class QueueManager:
         trace: TracebackType | None,
     ) -> None:
         if in_trio():
-            block = self._blocks[trio.lowlevel.current_trio_token()].pop()
+            blocks = self._blocks.pop(task := trio.lowlevel.current_task())
+            block = blocks.pop()
+            if blocks:
+                self._blocks[task] = blocks
             await block.__aexit__(kind, error, trace)
 
     @asynccontextmanager
@@ -300,11 +302,11 @@ class QueueManager:
                 yield self
             return
         portal = Portal(lambda: self._working(chosen))
-        await asyncio.to_thread(portal.start)
         try:
+            await run_to_its_end(portal.start)
             yield self
         finally:
-            await asyncio.shield(asyncio.to_thread(portal.stop))
+            await run_to_its_end(portal.stop)
 
     async def _run(
         self,
