@@ -45,7 +45,7 @@ class Milestones:
 
     name: str
     batcher: Batcher[Any, Any]
-    pump: Pump[Any, Any] | None = None
+    pump: Pump[Any, Any] = attrs.field(init=False)
     failed: bool = False
     _drain: _Drain | None = None
     _idle: trio.Event | None = None
@@ -81,8 +81,7 @@ class Milestones:
             return
         done = trio.Event()
         flush.wake = done.set
-        if self.pump is not None:
-            self.pump.wake()
+        self.pump.wake()
         try:
             with trio.fail_after(timeout):
                 await done.wait()
@@ -107,7 +106,7 @@ class Milestones:
         drain = self._drain
         drain.deadline = min(drain.deadline, now + timeout)
         self._look_at_drain(drain, now)
-        if self.pump is not None and not drain.ended.is_set():
+        if not drain.ended.is_set():
             self.pump.limit = drain.deadline
             self.pump.wake()
         await drain.ended.wait()
@@ -149,10 +148,9 @@ class Milestones:
             self.failed = True
         else:
             return
-        if self.pump is not None:
-            self.pump.limit = math.inf
-            if drain.report is None:
-                self.pump.cancel_calls(unwanted)
+        self.pump.limit = math.inf
+        if drain.report is None:
+            self.pump.cancel_calls(unwanted)
         self._drain = None
         drain.ended.set()
 

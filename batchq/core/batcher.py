@@ -250,11 +250,6 @@ class Batcher(Generic[T, R]):
         """Whether nothing waits and no call runs."""
         return not self.waiting.size and not self._slots
 
-    @property
-    def draining(self) -> bool:
-        """Whether a drain is under way."""
-        return self._draining
-
     def stats(self, now: float, *, recount: bool = False) -> QueueStats:
         """Tell the counts; with `recount`, count the entries that wait one by one."""
         pending, delayed = self.waiting.pending, self._delays.count
