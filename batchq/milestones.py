@@ -128,7 +128,6 @@ class Milestones:
         return QueueClosed(str(drain.error))
 
     def _look_at_drain(self, drain: _Drain, now: float) -> None:
-        unwanted: list[Any] = []
         if self.batcher.idle:
             ended = self.batcher.stats(now)
             drain.report = DrainReport(
@@ -138,7 +137,7 @@ class Milestones:
                 cancelled=ended.cancelled - drain.began.cancelled,
             )
         elif drain.deadline <= now:
-            unwanted = self.batcher.stop_draining(now)
+            self.batcher.stop_draining(now)
             left = self.batcher.size
             drain.error = DrainTimeout(
                 f"queue {self.name!r} was not drained in time: {left} entries are left;"
@@ -150,7 +149,7 @@ class Milestones:
             return
         self.pump.limit = math.inf
         if drain.report is None:
-            self.pump.cancel_calls(unwanted)
+            self.pump.cancel_calls()
         self._drain = None
         drain.ended.set()
 

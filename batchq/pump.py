@@ -29,7 +29,7 @@ import trio
 
 from batchq.core.batch import Batch
 from batchq.core.batcher import Batcher
-from batchq.core.entry import CANCELLED, DELAYED, FAILED, SUCCEEDED, Entry
+from batchq.core.entry import DELAYED, FAILED, SUCCEEDED, Entry
 from batchq.core.result import Result, read_answer, read_answers
 from batchq.core.retry import error_of
 from batchq.errors import BatchTimeout, ContractError, Throttled
@@ -151,29 +151,31 @@ class Pump(Generic[T, R]):
             mark = mark.outer
         return False
 
-    def cancel_calls(self, unwanted: Sequence[T]) -> None:
-        """Cancel every call: they were interrupted, and `unwanted` items cancelled."""
+    def cancel_calls(self) -> None:
+        """Cancel every call; its entries are elsewhere already."""
         for scope in self._scopes.values():
             scope.cancel()
         self._scopes.clear()
-        for item in unwanted:
-            self.watchers.tell(self.watchers.on_drop, item, "cancelled")
+        self.tell_changes()
 
     def cancel_unwanted(self, entry: Entry[Any, Any]) -> None:
         """Cancel the call of `entry` if nobody wants any of its entries any more."""
         for batch in list(self._scopes):
             if entry in batch.entries and not batch.wanted:
                 self._scopes.pop(batch).cancel()
-                for item in self.batcher.interrupt(batch, trio.current_time()):
-                    self.watchers.tell(self.watchers.on_drop, item, "cancelled")
+                now = trio.current_time()
+                self.batcher.settle(batch, batch.no_verdicts(), now=now, draw=0.0)
+                self.tell_changes()
 
     def tell_changes(self) -> None:
-        """Tell the hooks of blocked producers let in, and of checks that raised."""
+        """Tell the hooks of producers let in, items given up and checks that raised."""
         door, watchers = self.batcher.door, self.watchers
         if door.admitted:
             admitted, door.admitted = door.admitted, []
             for entry in admitted:
                 watchers.tell(watchers.on_enqueue, entry.item)
+        while self.batcher.unwanted:
+            watchers.tell(watchers.on_drop, self.batcher.unwanted.pop(0), "cancelled")
         while self.batcher.complaints:
             watchers.tell(watchers.on_error, self.batcher.complaints.pop(0))
 
@@ -297,8 +299,6 @@ class Pump(Generic[T, R]):
             elif code == DELAYED and result.success is False:
                 error = error_of(result, item, attempts)
                 watchers.tell(watchers.on_retry, item, error, attempts, delay)
-            elif code == CANCELLED:
-                watchers.tell(watchers.on_drop, item, "cancelled")
         watchers.tell(watchers.on_batch_complete, batch, results)
 
 

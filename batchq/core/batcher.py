@@ -48,6 +48,8 @@ class Batcher(Generic[T, R]):
         waiting: what waits.
         pace: when the next batch may start, whatever waits.
         complaints: what the user's `retryable` check raised since the shell last looked.
+        unwanted: items whose call came to nothing when nobody wanted them any more, since
+            the shell last looked; they are CANCELLED.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Batcher(Generic[T, R]):
         self._draining = False
         self._now = -math.inf
         self.complaints = self._settling.complaints
+        self.unwanted: list[T] = self._settling.unwanted
         me = Owner(weakref.ref(owner or self))
         self.door: Admission[T, R] = Admission(
             name, settings.room, settings.order, self.waiting, make, me
@@ -201,24 +204,15 @@ class Batcher(Generic[T, R]):
         self._paused = False
         self._draining = True
 
-    def stop_draining(self, now: float) -> list[T]:
+    def stop_draining(self, now: float) -> None:
         """Leave a drain that ran out of time: closed, paused, nothing in flight.
 
-        Every call is interrupted; returns the items that nobody wanted any more.
+        What was in flight waits again, no attempt spent; late answers for it are ignored.
         """
         self._draining = False
         self._paused = True
-        return [item for batch in list(self._running) for item in self.interrupt(batch, now)]
-
-    def interrupt(self, batch: Batch[T], now: float) -> list[T]:
-        """End a call at `now` [s] without a verdict; late answers are ignored.
-
-        What was in flight waits again, no attempt spent. Returns the items that nobody
-        wanted any more: those are cancelled.
-        """
-        flying = [pair for pair in zip(batch, batch.entries, strict=True) if not pair[1].settled]
-        self.settle(batch, batch.no_verdicts(), now=now, draw=0.0)
-        return [item for item, entry in flying if entry.code == CANCELLED]
+        for batch in list(self._running):
+            self.settle(batch, batch.no_verdicts(), now=now, draw=0.0)
 
     def flush(self) -> Flush:
         """Make what is pending due; see `Flush` for what its caller waits for."""

@@ -42,11 +42,13 @@ class Settling:
         retry: when a failed entry comes again; None: never.
         leave: True: what would come again settles instead.
         complaints: what the user's `retryable` check raised.
+        unwanted: items that were cancelled for want of a verdict, and of anybody waiting.
     """
 
     retry: RetryPolicy | None
     leave: bool = attrs.field(kw_only=True)
     complaints: list[Exception] = attrs.field(factory=list)
+    unwanted: list[Any] = attrs.field(factory=list)
     _succeeded: int = 0
     _retries: int = 0
     _ended: list[int] = attrs.field(factory=lambda: [0] * len(EntryStatus))
@@ -154,6 +156,7 @@ class Settling:
             entry.settle(CANCELLED, result)
             return _NEVER
         if entry.abandoned:
+            self.unwanted.append(entry.item)
             self.count(CANCELLED)
             error = EntryCancelled(f"entry {entry.id} was cancelled while it was in flight")
             entry.settle(CANCELLED, Result.fail(error))

@@ -188,6 +188,10 @@ class Comparison(RuleBasedStateMachine):
         """Take them, as the shell does: their tracebacks keep what the core was at."""
         self.complaints += len(self.batcher.complaints)
         self.batcher.complaints.clear()
+        unwanted = [self.refs[item.id - 1]() for item in self.model.unwanted]
+        assert self.batcher.unwanted == unwanted
+        self.batcher.unwanted.clear()
+        self.model.unwanted.clear()
 
     @invariant()
     def the_queue_has_room_for_what_the_model_has(self) -> None:
