@@ -193,7 +193,7 @@ class Pump(Generic[T, R]):
 
     async def _call(self, batch: Batch[T]) -> None:
         scope = self._scopes.get(batch)
-        if scope is None:  # interrupted before it began
+        if scope is None or _cancelled():  # taken back before it began
             self.batcher.release()
         else:
             await self._run(batch, scope)
@@ -267,8 +267,8 @@ class Pump(Generic[T, R]):
 
     def _go_on(self) -> None:
         """Start the next batch right after a call: a task switch less than by the pump."""
-        if trio.current_effective_deadline() == -math.inf:
-            return  # cancelled: nothing starts any more
+        if _cancelled():
+            return  # nothing starts any more
         self._step(trio.current_time())
         if self._deadline() < self._until:
             self._changed.set()
@@ -300,6 +300,10 @@ class Pump(Generic[T, R]):
                 error = error_of(result, item, attempts)
                 watchers.tell(watchers.on_retry, item, error, attempts, delay)
         watchers.tell(watchers.on_batch_complete, batch, results)
+
+
+def _cancelled() -> bool:
+    return trio.current_effective_deadline() == -math.inf
 
 
 def _results(batch: Batch[Any], answers: Sequence[object] | None) -> list[Result[Any]]:

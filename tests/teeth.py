@@ -212,7 +212,7 @@ FAULTS: Final = (
     Fault(
         "a call taken back before it began is made",
         "pump.py",
-        "        if scope is None:  # interrupted before it began\n"
+        "        if scope is None or _cancelled():  # taken back before it began\n"
         "            self.batcher.release()\n        else:\n"
         "            await self._run(batch, scope)\n",
         "        await self._run(batch, scope or trio.CancelScope())\n",
