@@ -153,6 +153,7 @@ class StoreMachine(RuleBasedStateMachine):
         where = JobFilter(status=status, queue=queue, handler=handler)
         listed: list[int] = []
         while page := self.store.find(where, after=listed[-1] if listed else 0, limit=size):
+            assert not {job.id for job in page} & set(listed)
             listed += [job.id for job in page]
         assert listed == self.model.find(status, queue, handler)
 
