@@ -7,11 +7,23 @@ import json
 import math
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from benchmarks.harness import Case, Goal, Outcome, Plan, Reading, find, run_rounds, verdict
+from benchmarks.harness import (
+    CLOCK,
+    Case,
+    Goal,
+    Outcome,
+    Plan,
+    Reading,
+    Stopwatch,
+    find,
+    run_rounds,
+    verdict,
+)
 from benchmarks.raw import a_raw_store, payload
 from benchmarks.run import cases, line, report, run, short
 
@@ -103,6 +115,13 @@ def test_what_is_done_by_hand_keeps_order_and_is_fenced() -> None:
         store.settle([(2, 7, "")])  # another attempt's
         states = store.connection.execute("SELECT state FROM batchq_jobs ORDER BY id").fetchall()
     assert states == [("completed",), ("processing",), ("processing",)]
+
+
+def test_seconds_of_cpu_do_not_pass_while_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CLOCK, "cpu")
+    with Stopwatch() as watch:
+        time.sleep(0.05)
+    assert watch.seconds < 0.05
 
 
 def test_a_smoke_test_takes_few_items_once() -> None:
