@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import trio
 from trio.testing import MockClock
 
 from batchq import Backoff, Job, JobState, QueueManager, RetryPolicy
-from batchq.core.job import Group, JobRecord, NewJob
+from batchq.core.job import Group, NewJob
 from tests.jobs import WatchedStore, jobs_in, nothing_is_leased, store_of
 
 NO_RETRY = RetryPolicy(max_retries=0)
@@ -31,24 +28,6 @@ def said(manager: QueueManager, job_id: int) -> str:
     """Say how the job's last attempt failed."""
     line = store_of(manager).errors(job_id)[0].line
     return f"{line.kind}: {line.message}"
-
-
-async def became(manager: QueueManager, answer: Callable[[], Any]) -> JobRecord:
-    """Run one job of a plain handler that answers so; return what it is a second later."""
-
-    @manager.handler(retry=TWICE)
-    async def handler() -> Any:  # noqa: ANN401 - as the test says
-        return answer()
-
-    async with manager.working():
-        job = await handler.enqueue()
-        await trio.sleep(1)
-        [record] = jobs_in(manager, job.id)
-    return record
-
-
-def throw(error: Exception) -> Any:  # noqa: ANN401 - never returns
-    raise error
 
 
 # ---- Payloads that can't be read
