@@ -237,7 +237,7 @@ FAULTS: Final = (
     Fault(
         "a cancelled caller leaves its item behind",
         "queue.py",
-        "await entry.wait_or(entry.cancel)",
+        "await trio.lowlevel.wait_task_rescheduled(entry.withdraw)",
         "await entry.wait()",
         CANCELLATION,
     ),

@@ -29,7 +29,7 @@ from batchq.errors import ContractError, EntryCancelled
 __all__ = ["Settling"]
 
 # What an answer may be, beside a Result, that is more than the value of a success.
-_SAYS_MORE: Final = (Exception, dict, Result)
+_SAYS_MORE: Final = (Exception, dict)
 
 Again = tuple[Entry[Any, Any], float | None]
 
