@@ -21,7 +21,7 @@ import trio
 from batchq.at_work import AtWork
 from batchq.bridge import Portal, in_trio, run_to_its_end
 from batchq.core.job_options import JobQueueOptions
-from batchq.core.options import is_number
+from batchq.core.numbers import is_number
 from batchq.ends import Ends
 from batchq.errors import OptionError
 from batchq.handler import BatchHandler, Handler

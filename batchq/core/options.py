@@ -11,10 +11,11 @@ import math
 import random
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any, Final, TypedDict, TypeGuard
+from typing import Any, Final, TypedDict
 
 import attrs
 
+from batchq.core.numbers import is_number
 from batchq.core.retry import RetryPolicy
 from batchq.errors import OptionError
 
@@ -63,11 +64,6 @@ def _seconds(*, above: bool = False, or_none: bool = False) -> Validator:
             raise OptionError(f"{field.name} must be {wish}, got {value!r}")
 
     return check
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """Whether it is a number to people, too: True and False are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _inf_for_none(value: float | None) -> float:

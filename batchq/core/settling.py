@@ -22,7 +22,8 @@ from batchq.core.entry import (
     Entry,
     EntryStatus,
 )
-from batchq.core.result import Result, is_wait, read_answer
+from batchq.core.numbers import is_wait
+from batchq.core.result import Result, read_answer
 from batchq.core.retry import RetryPolicy, error_of
 from batchq.errors import ContractError, EntryCancelled
 
