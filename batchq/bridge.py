@@ -6,6 +6,8 @@ Rule 1: trio is the home. What runs elsewhere is a blocking call in a thread, or
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import threading
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
@@ -16,6 +18,8 @@ import attrs
 import trio
 
 __all__ = ["Bell", "Portal", "forbid_event_loop", "in_trio", "run_blocking", "run_to_its_end"]
+
+logger = logging.getLogger("batchq")
 
 T = TypeVar("T")
 
@@ -132,11 +136,22 @@ class Portal:
 
     make: Callable[[], AbstractAsyncContextManager[Any]]
     name: str = "batchq"
+    _pid: int = attrs.field(factory=os.getpid, init=False)
     _thread: threading.Thread | None = attrs.field(default=None, init=False)
     _entered: threading.Event = attrs.field(factory=threading.Event, init=False)
     _token: trio.lowlevel.TrioToken | None = attrs.field(default=None, init=False)
     _leave: trio.Event = attrs.field(factory=trio.Event, init=False)
     _error: BaseException | None = attrs.field(default=None, init=False)
+
+    @property
+    def inherited(self) -> bool:
+        """Whether it is another process's, which this one was forked from."""
+        return self._pid != os.getpid()
+
+    @property
+    def running(self) -> bool:
+        """Whether its thread has begun, and not ended."""
+        return self._thread is not None and self._thread.is_alive()
 
     def start(self) -> None:
         """Enter the block; returns when it was entered.
@@ -158,8 +173,9 @@ class Portal:
         Raises:
             BaseException: what ended the block, or leaving it, raised.
         """
-        if self._thread is None:
+        if self._thread is None or self.inherited:
             return
+        self._entered.wait()  # start() may have been interrupted
         if self._token is not None:
             with suppress(trio.RunFinishedError):  # it has ended by itself
                 self._token.run_sync_soon(self._leave.set)
@@ -167,9 +183,11 @@ class Portal:
         self._raise()
 
     def _raise(self) -> None:
-        """Raise what ended the block, once."""
+        """Raise what ended the block, once, when its thread has ended too."""
         error, self._error = self._error, None
         if error is not None:
+            if self._thread is not None:
+                self._thread.join()
             raise error
 
     def _run(self) -> None:
@@ -177,6 +195,9 @@ class Portal:
             trio.run(self._keep)
         except BaseException as error:
             self._error = error
+            if self._entered.is_set() and not self._leave.is_set():
+                # Nobody may ask for a long time.
+                logger.critical("thread %r: its work has ended", self.name, exc_info=error)
         finally:
             self._entered.set()
 

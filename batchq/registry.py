@@ -167,7 +167,8 @@ class Registry:
             if slots is not None:
                 attrs.evolve(self.queues[name].options, concurrency=slots)  # checks it
         if not wanted:
-            raise OptionError("there is nothing to work on: no handler is registered")
+            why = "no handler is registered" if queues is None else "queues names none"
+            raise OptionError(f"there is nothing to work on: {why}; there are: {there}")
         return wanted
 
     def concurrency(self, chosen: Mapping[str, int | None]) -> dict[str, int]:

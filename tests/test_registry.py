@@ -286,7 +286,7 @@ def test_queues_to_work_on_are_checked_before_anything_starts(manager: QueueMana
     for queues in (["a", "x"], {"x": 1}, "empty"):
         with pytest.raises(OptionError, match=r"'(x|empty)', which no handler has; there are: a"):
             manager.working(queues)
-    with pytest.raises(OptionError, match="nothing to work on"):
+    with pytest.raises(OptionError, match="nothing to work on: queues names none; there are: a"):
         manager.working([])
     wrong: list[Given] = [0, -1, True, "2"]
     for slots in wrong:
