@@ -172,11 +172,12 @@ class DurableIntake:
 
     Attributes:
         lookup: for their handles.
-        on_stored: told of new jobs and their ids, in order, in the thread that stored them.
+        on_stored: told of new jobs and their ids, in order, and of the store's clock; after
+            the commit, in the thread that stored them.
     """
 
     lookup: JobLookup
-    on_stored: Callable[[Sequence[NewJob], Sequence[int]], object]
+    on_stored: Callable[[Sequence[NewJob], Sequence[int], Callable[[], float]], object]
 
     async def enqueue(self, jobs: Sequence[NewJob], read: Read) -> list[Any]:
         """Store jobs; see `Intake`."""
@@ -184,7 +185,7 @@ class DurableIntake:
         group = Group(enqueue=jobs)
         if in_trio():
             answers = await ledger.submit(group)
-            return self._handles(jobs, answers.enqueue, read)
+            return self._told(ledger, jobs, answers.enqueue, read=read)
         # A task that is cancelled does not wait, but what it began is stored, and told of.
         return await asyncio.shield(asyncio.to_thread(self._store, ledger, jobs, read))
 
@@ -195,8 +196,11 @@ class DurableIntake:
 
     def _store(self, ledger: Ledger, jobs: Sequence[NewJob], read: Read) -> list[Any]:
         answers = ledger.commit_now(Group(enqueue=jobs))
-        return self._handles(jobs, answers.enqueue, read)
+        return self._told(ledger, jobs, answers.enqueue, read=read)
 
-    def _handles(self, jobs: Sequence[NewJob], ids: Sequence[int], read: Read) -> list[Any]:
-        self.on_stored(jobs, ids)
+    def _told(
+        self, ledger: Ledger, jobs: Sequence[NewJob], ids: Sequence[int], *, read: Read
+    ) -> list[Any]:
+        """Tell of jobs that were stored, and return their handles."""
+        self.on_stored(jobs, ids, ledger.store.now)
         return [JobHandle(id_, self.lookup, read) for id_ in ids]
