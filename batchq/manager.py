@@ -108,7 +108,8 @@ class QueueManager:
         self._at_work = AtWork(self._registry.queues, ends, job_hooks(hooks))
         lookup = JobLookup(self._ledgers, ends, checked.poll_interval)
         self._intake = DurableIntake(lookup, self._at_work.stored)
-        self._blocks: dict[object, list[AbstractAsyncContextManager[None]]] = {}
+        # By process id and task; a forked child is in none of its parent's.
+        self._blocks: dict[tuple[int, object], list[AbstractAsyncContextManager[None]]] = {}
         self._portal: Portal | None = None
 
     def queue(
@@ -272,9 +273,13 @@ class QueueManager:
             portal.stop()
 
     def close(self) -> None:
-        """Close the store, if it is open, when no block of this manager is.
+        """Close the store, if it is open.
 
-        The next use opens a store given by URL anew; one given as an object stays closed.
+        The next use opens one given by URL anew; one given as an object stays closed.
+
+        Raises:
+            RuntimeError: a block of this manager is open in this process, or its workers
+                are started.
         """
         self._ledgers.close()
 
@@ -284,9 +289,16 @@ class QueueManager:
         if in_trio():
             block = ledger.open()
             await block.__aenter__()
-            self._blocks.setdefault(trio.lowlevel.current_task(), []).append(block)
+            place = (os.getpid(), trio.lowlevel.current_task())
+            self._blocks.setdefault(place, []).append(block)
         return self
 
+        here = os.getpid()
+        if self._at_work.working or any(pid == here for pid, _ in list(self._blocks)):
+            raise RuntimeError(
+                "the store is in use: leave the blocks of this manager first, or write"
+                " stop_workers(), then close()"
+            )
     async def __aexit__(
         self,
         kind: type[BaseException] | None,
@@ -294,10 +306,13 @@ class QueueManager:
         trace: TracebackType | None,
     ) -> None:
         if in_trio():
-            blocks = self._blocks.pop(task := trio.lowlevel.current_task())
+            place = (os.getpid(), trio.lowlevel.current_task())
+            blocks = self._blocks.pop(place, [])
+            if not blocks:
+                return  # forked inside of it: it is the parent's block
             block = blocks.pop()
             if blocks:
-                self._blocks[task] = blocks
+                self._blocks[place] = blocks
             await block.__aexit__(kind, error, trace)
 
     @asynccontextmanager
