@@ -281,6 +281,12 @@ class QueueManager:
             RuntimeError: a block of this manager is open in this process, or its workers
                 are started.
         """
+        here = os.getpid()
+        if self._at_work.working or any(pid == here for pid, _ in list(self._blocks)):
+            raise RuntimeError(
+                "the store is in use: leave the blocks of this manager first, or write"
+                " stop_workers(), then close()"
+            )
         self._ledgers.close()
 
     async def __aenter__(self) -> Self:
@@ -293,12 +299,6 @@ class QueueManager:
             self._blocks.setdefault(place, []).append(block)
         return self
 
-        here = os.getpid()
-        if self._at_work.working or any(pid == here for pid, _ in list(self._blocks)):
-            raise RuntimeError(
-                "the store is in use: leave the blocks of this manager first, or write"
-                " stop_workers(), then close()"
-            )
     async def __aexit__(
         self,
         kind: type[BaseException] | None,
