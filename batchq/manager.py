@@ -264,7 +264,7 @@ class QueueManager:
             portal.start()
         finally:
             # Interrupted by Ctrl-C, they are on their way: stop_workers() ends those, too.
-            self._portal = portal if portal.running else None
+            self._portal = portal if portal.unfinished else None
 
     def stop_workers(self) -> None:
         """Stop what `start_workers` started, as the end of a `working` block does."""

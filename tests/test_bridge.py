@@ -184,14 +184,16 @@ def test_what_ends_a_block_by_itself_is_logged_at_once(caplog: pytest.LogCapture
     portal.start()
     end[0]()
     deadline = time.monotonic() + 10
-    while portal.running:
+    while not caplog.records:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     [record] = caplog.records
     assert (record.levelname, record.exc_info is not None) == ("CRITICAL", True)
     assert "'mine'" in record.getMessage()
+    assert portal.unfinished
     with pytest.raises(ValueError, match="broken"):
         portal.stop()
+    assert not portal.unfinished
 
 
 def test_a_portal_whose_start_was_interrupted_can_be_stopped() -> None:
@@ -207,7 +209,7 @@ def test_a_portal_whose_start_was_interrupted_can_be_stopped() -> None:
     portal._entered = Interrupted()
     with pytest.raises(KeyboardInterrupt):
         portal.start()
-    assert portal.running
+    assert portal.unfinished
     go.set()
     portal.stop()
-    assert (portal.running, block.events) == (False, ["entered", "left"])
+    assert (portal.unfinished, block.events) == (False, ["entered", "left"])
