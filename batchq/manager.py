@@ -20,6 +20,7 @@ import trio
 
 from batchq.at_work import AtWork
 from batchq.bridge import Portal, in_trio, run_to_its_end
+from batchq.core.job import Job
 from batchq.core.job_options import JobQueueOptions
 from batchq.core.numbers import is_number
 from batchq.ends import Ends
@@ -44,11 +45,13 @@ __all__ = ["QueueManager"]
 
 logger = logging.getLogger("batchq")
 
+P = TypeVar("P")
 R = TypeVar("R")
 Args = ParamSpec("Args")
 
 Queues = Iterable[str] | Mapping[str, int | None]
 
+_SAME_SIGNAL: Final = 0.3  # two within so long are one [s]
 _DEFAULT_URL: Final = "sqlite:///batchq.db"
 
 
@@ -163,7 +166,15 @@ class QueueManager:
 
         return register if function is None else register(function)
 
-    def batch_handler(self, /, **options: Unpack[BatchHandlerOptions]) -> RegisterBatchHandler:
+    @overload
+    def batch_handler(self, function: Callable[[list[Job[P]]], Any], /) -> BatchHandler[P, Any]: ...
+    @overload
+    def batch_handler(self, function: Callable[[list[P]], Any], /) -> BatchHandler[P, Any]: ...
+    @overload
+    def batch_handler(self, /, **options: Unpack[BatchHandlerOptions]) -> RegisterBatchHandler: ...
+    def batch_handler(
+        self, function: Callable[..., Any] | None = None, /, **options: Unpack[BatchHandlerOptions]
+    ) -> Any:
         """Register a function that runs many jobs in a call; use it as a decorator.
 
         It takes a list of items, or of `Job`s, and returns None (all succeeded) or one
@@ -175,7 +186,7 @@ class QueueManager:
                 function, options, kind=BatchHandler, durable=self._intake
             )
 
-        return register
+        return register if function is None else register(function)
 
     async def add_job(
         self,
@@ -358,7 +369,11 @@ class QueueManager:
 
 
 async def _die_at_the_next(signals: AsyncIterator[int]) -> None:
+    # A terminal, or whoever stops a group of processes, may send the first one twice.
+    once_more = trio.current_time() + _SAME_SIGNAL
     number = await anext(signals)
+    while trio.current_time() < once_more:
+        number = await anext(signals)
     logger.warning("stopped at once: what was running will run again")
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)

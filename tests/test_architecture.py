@@ -103,6 +103,7 @@ BROAD_EXCEPT: dict[tuple[str, str], str] = {
     ("feeder.py", "Feeder._claim"): "an error outside handlers' code never ends a worker",
     ("leases.py", "Leases.run"): "an error outside handlers' code never ends a worker",
     ("settler.py", "Settler._submit"): "an error outside handlers' code never ends a worker",
+    ("durable.py", "DurableQueue._work_until_stop"): "the engine ends: nothing new has a place",
     ("workers.py", "Workers.__aenter__"): "what has begun to work is stopped in order",
     ("bridge.py", "Portal._run"): "goes to the thread that waits for it",
 }
