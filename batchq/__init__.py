@@ -29,9 +29,12 @@ if TYPE_CHECKING:
         ContractError,
         DrainTimeout,
         Dropped,
+        DuplicateKey,
         EntryCancelled,
+        Expired,
         HookError,
         ItemError,
+        ItemTooLarge,
         JobError,
         JobFailed,
         LeaseLost,
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
         StoreError,
         StoreFull,
         StoreTooNew,
+        StrategyError,
         Throttled,
         UnknownHandler,
         UnknownJob,
@@ -59,6 +63,7 @@ if TYPE_CHECKING:
     from batchq.hooks import Hooks, JobHooks
     from batchq.job_handle import JobHandle
     from batchq.manager import QueueManager
+    from batchq.portal import Portal
     from batchq.queue import BatchedQueue
     from batchq.stores.url import open_store
 
@@ -76,14 +81,17 @@ __all__ = [
     "DrainTimeout",
     "DropPolicy",
     "Dropped",
+    "DuplicateKey",
     "Entry",
     "EntryCancelled",
     "EntryStatus",
+    "Expired",
     "Handle",
     "Handler",
     "HookError",
     "Hooks",
     "ItemError",
+    "ItemTooLarge",
     "Job",
     "JobError",
     "JobFailed",
@@ -96,6 +104,7 @@ __all__ = [
     "NotAStore",
     "OptionError",
     "PayloadError",
+    "Portal",
     "ProcessorError",
     "QueueClosed",
     "QueueError",
@@ -111,6 +120,7 @@ __all__ = [
     "StoreError",
     "StoreFull",
     "StoreTooNew",
+    "StrategyError",
     "Throttled",
     "Trigger",
     "UnknownHandler",
@@ -134,6 +144,7 @@ _HOMES: Final = MappingProxyType(
         "batchq.hooks": ("Hooks", "JobHooks"),
         "batchq.job_handle": ("JobHandle",),
         "batchq.manager": ("QueueManager",),
+        "batchq.portal": ("Portal",),
         "batchq.queue": ("BatchedQueue",),
         "batchq.stores.url": ("open_store",),
     }

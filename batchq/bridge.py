@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import attrs
 import trio
 
-__all__ = ["Bell", "Portal", "forbid_event_loop", "in_trio", "run_blocking"]
+__all__ = ["Bell", "LoopThread", "forbid_event_loop", "in_trio", "run_blocking"]
 
 T = TypeVar("T")
 
@@ -100,7 +100,7 @@ class Bell:
 
 
 @attrs.define(eq=False)
-class Portal:
+class LoopThread:
     """Keeps an async block open in a thread with a trio loop of its own.
 
     Attributes:
@@ -114,6 +114,7 @@ class Portal:
     _entered: threading.Event = attrs.field(factory=threading.Event, init=False)
     _token: trio.lowlevel.TrioToken | None = attrs.field(default=None, init=False)
     _leave: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _error: BaseException | None = attrs.field(default=None, init=False)
 
     def start(self) -> None:
@@ -131,19 +132,32 @@ class Portal:
         if self._error is not None:
             raise self._error
 
-    def stop(self) -> None:
+    def stop(self, *, cancel: bool = False) -> None:
         """Leave the block; returns when it was left.
+
+        Args:
+            cancel: cancel it first, as an error inside the block would.
 
         Raises:
             BaseException: what ended the block, or leaving it, raised.
         """
-        if self._thread is None or self._token is None:
+        if self._thread is None:
             return
         with suppress(trio.RunFinishedError):  # it has ended by itself
-            self._token.run_sync_soon(self._leave.set)
+            self.run_soon(self._scope.cancel if cancel else self._leave.set)
         self._thread.join()
         if self._error is not None:
             raise self._error
+
+    def run_soon(self, call: Callable[[], object]) -> None:
+        """Let the thread run a plain function: in order, all of them before its loop ends.
+
+        Raises:
+            trio.RunFinishedError: the loop has ended, or never began.
+        """
+        if self._token is None:
+            raise trio.RunFinishedError
+        self._token.run_sync_soon(call)
 
     def _run(self) -> None:
         try:
@@ -155,6 +169,7 @@ class Portal:
 
     async def _keep(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
-        async with self.make():
-            self._entered.set()
-            await self._leave.wait()
+        with self._scope:
+            async with self.make():
+                self._entered.set()
+                await self._leave.wait()

@@ -19,7 +19,7 @@ from typing import Any, Final, ParamSpec, Self, TypeVar, Unpack, overload
 import trio
 
 from batchq.at_work import AtWork
-from batchq.bridge import Portal, in_trio
+from batchq.bridge import LoopThread, in_trio
 from batchq.core.job_options import JobQueueOptions
 from batchq.ends import Ends
 from batchq.errors import OptionError
@@ -106,7 +106,7 @@ class QueueManager:
         lookup = JobLookup(self._ledgers, ends, checked.poll_interval)
         self._intake = DurableIntake(lookup, self._at_work.stored)
         self._blocks: dict[object, list[AbstractAsyncContextManager[None]]] = {}
-        self._portal: Portal | None = None
+        self._portal: LoopThread | None = None
 
     def queue(
         self,
@@ -249,7 +249,7 @@ class QueueManager:
         chosen = self._registry.chosen(queues)
         if self._portal is not None:
             raise RuntimeError("the workers are started already; stop_workers() ends them")
-        portal = Portal(lambda: self._working(chosen))
+        portal = LoopThread(lambda: self._working(chosen))
         portal.start()
         self._portal = portal
 
@@ -289,7 +289,7 @@ class QueueManager:
             async with self._at_work.workers(chosen, ledger, self._grace):
                 yield self
             return
-        portal = Portal(lambda: self._working(chosen))
+        portal = LoopThread(lambda: self._working(chosen))
         await asyncio.to_thread(portal.start)
         try:
             yield self

@@ -30,7 +30,7 @@ MANAGER = DURABLE | {
     "registration", "registry", "at_work",
 }  # fmt: skip
 SHELF = {"handlers", "presets", "monitor", "instrument"}
-EVERYTHING = MANAGER | SHELF | {"manager", "persistence", "shortcuts"}
+EVERYTHING = MANAGER | SHELF | {"manager", "persistence", "shortcuts", "portal"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "core": CORE,
@@ -49,6 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "persistence": CORE,
     "shortcuts": ENGINE,
     "bridge": CORE,
+    "portal": CORE | {"bridge", "handle", "nest"},
     "ends": set(),  # who waits for jobs to end, by their numbers
     "ledger": ENGINE | {"nest", "stores"},
     "leases": ENGINE | {"context", "ledger"},
@@ -101,13 +102,14 @@ BROAD_EXCEPT: dict[tuple[str, str], str] = {
     ("ledger.py", "Ledger._commit"): "one bad command does not spoil its neighbours",
     ("ledger.py", "Ledger._commit_alone"): "one bad command does not spoil its neighbours",
     ("workers.py", "Workers.__aenter__"): "what has begun to work is stopped in order",
-    ("bridge.py", "Portal._run"): "goes to the thread that waits for it",
+    ("bridge.py", "LoopThread._run"): "goes to the thread that waits for it",
+    ("portal.py", "_Call.run"): "goes to the caller in another thread or loop",
 }
 
 # Where a BaseException is caught and not always raised again, because another travels on.
 GOES_ON_BY_ITSELF = {
     ("nest.py", "Nest.leave"): "with an error of the block, a Cancelled is let go",
-    ("bridge.py", "Portal._run"): "raised again by start() or stop(), in another thread",
+    ("bridge.py", "LoopThread._run"): "raised again by start() or stop(), in another thread",
 }
 
 # ---- Sizes [lines, docstrings not counted where not said otherwise].
