@@ -2,6 +2,7 @@
 
 Rule 1: a queue is touched in its own thread only; others hand calls over to it.
 Rule 2: every call is answered, however its queue ends.
+Rule 3: what many callers have for another thread at one time costs one wake-up.
 
     thread or asyncio          the portal's thread, under trio
       │ process(x) ── call ──▶ a task: await queue.process(x)
@@ -14,9 +15,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar, overload
@@ -56,6 +58,35 @@ class Served(Protocol[T_contra, R_co]):
         trace: TracebackType | None,
     ) -> bool | None:
         """Finish, then stop."""
+
+
+@attrs.define(eq=False)
+class _Hatch:
+    """Passes functions to another thread, to be called there in order.
+
+    Attributes:
+        wake: lets that thread call a function soon; asked once for many.
+    """
+
+    wake: Callable[[Callable[[], object]], object]
+    _things: deque[Callable[[], object]] = attrs.field(factory=deque, init=False)
+    _woken: bool = attrs.field(default=False, init=False)
+
+    def put(self, thing: Callable[[], object]) -> None:
+        """Pass it on; where the loop there has ended it is called here, and has to see it."""
+        self._things.append(thing)
+        if not self._woken:
+            self._woken = True
+            try:
+                self.wake(self._take)
+            except RuntimeError:
+                self._take()
+
+    def _take(self) -> None:
+        # First, or what is put while the last one is taken would lie here.
+        self._woken = False
+        while self._things:
+            self._things.popleft()()
 
 
 @attrs.define(eq=False)
@@ -112,10 +143,14 @@ class Portal(Generic[T, R]):
     queue: Served[T, R]
     _thread: LoopThread = attrs.field(init=False)
     _calls: trio.Nursery | None = attrs.field(default=None, init=False)
+    _inward: _Hatch = attrs.field(init=False)
+    # One per event loop of asyncio that calls.
+    _outward: dict[asyncio.AbstractEventLoop, _Hatch] = attrs.field(factory=dict, init=False)
     _process: int = attrs.field(factory=os.getpid, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._thread = LoopThread(self._serving, name=f"batchq {self.queue.name}")
+        self._inward = _Hatch(self._thread.run_soon)
 
     def process_sync(self, item: T, priority: int | None = None, **options: Any) -> R:  # noqa: ANN401
         """Hand an item over, block this thread until it is settled, return its own value.
@@ -170,14 +205,14 @@ class Portal(Generic[T, R]):
         _check_asyncio("process")
         queue: Any = self.queue
         answer: Future[R] = self._submit(partial(queue.process, item, priority, **options))
-        return await asyncio.wrap_future(answer)
+        return await self._answer(answer)
 
     async def enqueue(self, item: T, priority: int | None = None, **options: Any) -> Entry[T, R]:  # noqa: ANN401
         """Do what `BatchedQueue.enqueue` does, under asyncio; see `enqueue_sync`."""
         _check_asyncio("enqueue")
         queue: Any = self.queue
         entry: Future[Entry[T, R]] = self._submit(partial(queue.enqueue, item, priority, **options))
-        return await asyncio.wrap_future(entry)
+        return await self._answer(entry)
 
     @overload
     def call(self, function: Callable[[], Awaitable[V]]) -> V: ...
@@ -251,11 +286,23 @@ class Portal(Generic[T, R]):
             )
         call = _Call(function)
         call.future.add_done_callback(partial(self._withdraw, call))
-        try:
-            self._thread.run_soon(partial(self._begin, call))
-        except trio.RunFinishedError:
-            raise self._closed() from None
+        self._inward.put(partial(self._begin, call))
         return call.future
+
+    async def _answer(self, future: Future[V]) -> V:
+        """Wait for a call under asyncio; cancelled, it cancels the call."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._outward:
+            for gone in [each for each in self._outward if each.is_closed()]:
+                self._outward.pop(gone, None)
+            self._outward[loop] = _Hatch(loop.call_soon_threadsafe)
+        hatch = self._outward[loop]
+        answer: asyncio.Future[V] = loop.create_future()
+        future.add_done_callback(lambda _: hatch.put(partial(_copy, future, answer)))
+        try:
+            return await answer
+        finally:
+            future.cancel()
 
     def _begin(self, call: _Call[Any]) -> None:
         if self._calls is None:
@@ -265,8 +312,7 @@ class Portal(Generic[T, R]):
 
     def _withdraw(self, call: _Call[Any], future: Future[Any]) -> None:
         if future.cancelled():
-            with suppress(trio.RunFinishedError):  # it ended with the loop
-                self._thread.run_soon(call.scope.cancel)
+            self._inward.put(call.scope.cancel)
 
     def _wait(self, future: Future[V]) -> V:
         try:
@@ -284,3 +330,14 @@ def _check_asyncio(call: str) -> None:
     """Refuse what is for asyncio alone."""
     if in_trio():
         raise RuntimeError(f"{call} is for asyncio; under trio use the queue itself")
+
+
+def _copy(future: Future[V], answer: asyncio.Future[V]) -> None:
+    """Answer a task of asyncio, in its own thread; one that gave up, or is gone, is not."""
+    if answer.done() or answer.get_loop().is_closed():
+        return
+    error = future.exception()
+    if error is None:
+        answer.set_result(future.result())
+    else:
+        answer.set_exception(error)
