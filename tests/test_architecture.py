@@ -96,6 +96,8 @@ BROAD_EXCEPT: dict[tuple[str, str], str] = {
     ("core/payload.py", "Signature._tried"): "a type's own checks are the user's code",
     ("core/retry.py", "said"): "an error's own __str__ is the user's code",
     ("core/settling.py", "Settling._comes_again"): "the retry check is the user's code",
+    ("core/snapshot.py", "read"): "an item's type may run the user's code",
+    ("core/snapshot.py", "write"): "an item's type may run the user's code",
     ("core/strategy.py", "plan"): "the batching strategy is the user's code",
     ("hooks.py", "Watchers.tell"): "a hook is the user's code, and may break nothing",
     ("pump.py", "Pump._answers"): "the processor is the user's code",
