@@ -43,11 +43,13 @@ if TYPE_CHECKING:
         NotAStore,
         OptionError,
         PayloadError,
+        PersistenceError,
         ProcessorError,
         QueueClosed,
         QueueError,
         QueueFull,
         QueuePaused,
+        StorageInUse,
         StoreBroken,
         StoreBusy,
         StoreError,
@@ -63,6 +65,9 @@ if TYPE_CHECKING:
     from batchq.hooks import Hooks, JobHooks
     from batchq.job_handle import JobHandle
     from batchq.manager import QueueManager
+    from batchq.persistence.file import FileStorage
+    from batchq.persistence.settings import Persistence
+    from batchq.persistence.sqlite import SqliteStorage
     from batchq.portal import Portal
     from batchq.queue import BatchedQueue
     from batchq.stores.url import open_store
@@ -86,6 +91,7 @@ __all__ = [
     "EntryCancelled",
     "EntryStatus",
     "Expired",
+    "FileStorage",
     "Handle",
     "Handler",
     "HookError",
@@ -104,6 +110,8 @@ __all__ = [
     "NotAStore",
     "OptionError",
     "PayloadError",
+    "Persistence",
+    "PersistenceError",
     "Portal",
     "ProcessorError",
     "QueueClosed",
@@ -115,6 +123,8 @@ __all__ = [
     "Receipt",
     "Result",
     "RetryPolicy",
+    "SqliteStorage",
+    "StorageInUse",
     "StoreBroken",
     "StoreBusy",
     "StoreError",
@@ -144,6 +154,9 @@ _HOMES: Final = MappingProxyType(
         "batchq.hooks": ("Hooks", "JobHooks"),
         "batchq.job_handle": ("JobHandle",),
         "batchq.manager": ("QueueManager",),
+        "batchq.persistence.file": ("FileStorage",),
+        "batchq.persistence.settings": ("Persistence",),
+        "batchq.persistence.sqlite": ("SqliteStorage",),
         "batchq.portal": ("Portal",),
         "batchq.queue": ("BatchedQueue",),
         "batchq.stores.url": ("open_store",),

@@ -14,6 +14,8 @@
         ContractError                    the call did not answer once per item
         Throttled                        raised *by* processors: call again later
       HookError                          a hook raised; nothing else changed
+      PersistenceError                   a snapshot was not written, or not read whole
+      StorageInUse                       another live queue owns the storage_key
       JobError
         PayloadError (ValueError)        does not encode, decode or fit its type
         LeaseLost                        the receipt is stale; nothing was changed
@@ -52,11 +54,13 @@ __all__ = [
     "NotAStore",
     "OptionError",
     "PayloadError",
+    "PersistenceError",
     "ProcessorError",
     "QueueClosed",
     "QueueError",
     "QueueFull",
     "QueuePaused",
+    "StorageInUse",
     "StoreBroken",
     "StoreBusy",
     "StoreError",
@@ -225,6 +229,17 @@ class HookError(BatchqError):
         super().__init__(f"{hook} raised {original!r}; the queue went on")
         self.hook = hook
         self.original = original
+
+
+class PersistenceError(BatchqError):
+    """A snapshot of a queue was not written, or could not be read whole.
+
+    What could be written or read, was; a storage's own error is the cause.
+    """
+
+
+class StorageInUse(BatchqError):
+    """Another live queue owns the `storage_key`; the system frees those of the dead."""
 
 
 class JobError(BatchqError):

@@ -105,6 +105,8 @@ BROAD_EXCEPT: dict[tuple[str, str], str] = {
     ("ledger.py", "Ledger._commit"): "one bad command does not spoil its neighbours",
     ("ledger.py", "Ledger._commit_alone"): "one bad command does not spoil its neighbours",
     ("workers.py", "Workers.__aenter__"): "what has begun to work is stopped in order",
+    ("persistence/settings.py", "Persistence._ask"): "a storage may be the user's code",
+    ("persistence/settings.py", "Persistence.load"): "what was acquired is given up first",
     ("bridge.py", "LoopThread._run"): "goes to the thread that waits for it",
     ("portal.py", "_Call.run"): "goes to the caller in another thread or loop",
 }
