@@ -14,11 +14,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from batchq.core.adaptive import AdaptiveBatchSize, AdaptiveConcurrency
     from batchq.core.backoff import Backoff
     from batchq.core.batch import Batch, Trigger
     from batchq.core.entry import EntryStatus
     from batchq.core.job import Job, Receipt
     from batchq.core.lifecycle import JobState
+    from batchq.core.limits import SlidingWindow, TokenBucket
     from batchq.core.options import DropPolicy
     from batchq.core.result import Result
     from batchq.core.retry import RetryPolicy
@@ -75,6 +77,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaptiveBatchSize",
+    "AdaptiveConcurrency",
     "Backoff",
     "Batch",
     "BatchHandler",
@@ -123,6 +127,7 @@ __all__ = [
     "Receipt",
     "Result",
     "RetryPolicy",
+    "SlidingWindow",
     "SqliteStorage",
     "StorageInUse",
     "StoreBroken",
@@ -132,6 +137,7 @@ __all__ = [
     "StoreTooNew",
     "StrategyError",
     "Throttled",
+    "TokenBucket",
     "Trigger",
     "UnknownHandler",
     "UnknownJob",
@@ -140,11 +146,13 @@ __all__ = [
 
 _HOMES: Final = MappingProxyType(
     {
+        "batchq.core.adaptive": ("AdaptiveBatchSize", "AdaptiveConcurrency"),
         "batchq.core.backoff": ("Backoff",),
         "batchq.core.batch": ("Batch", "Trigger"),
         "batchq.core.entry": ("EntryStatus",),
         "batchq.core.job": ("Job", "Receipt"),
         "batchq.core.lifecycle": ("JobState",),
+        "batchq.core.limits": ("SlidingWindow", "TokenBucket"),
         "batchq.core.options": ("DropPolicy",),
         "batchq.core.result": ("Result",),
         "batchq.core.retry": ("RetryPolicy",),
