@@ -84,7 +84,7 @@ def test_old_samples_fade() -> None:
 
 @given(
     calls=st.lists(
-        st.tuples(st.floats(0.0, 1.0), st.floats(0.0, 1e6), st.floats(0, 1, exclude_max=True)),
+        st.tuples(st.floats(0.0, 3.0), st.floats(0.0, 1e6), st.floats(0, 1, exclude_max=True)),
         max_size=80,
     ),
     low=st.integers(1, 20),
@@ -125,6 +125,12 @@ def test_the_fit_finds_what_calls_cost_whatever_a_few_of_them_say() -> None:
     assert fit(exact) == pytest.approx((0.5, 0.25))
     assert fit([*exact, (5, 100.0), *exact, (9, 0.0)]) == pytest.approx((0.5, 0.25), rel=1e-3)
     assert fit([(3, 1.0), (3, 2.0)])[1] is None
+
+
+def test_a_newer_call_counts_more_in_the_fit_than_an_older_one() -> None:
+    older = [(count, 1.0 + 0.1 * count) for count in range(1, 31)]
+    newer = [(count, 1.1 + 0.1 * count) for count in range(1, 31)]
+    assert fit([*older, *newer])[0] > 1.06
 
 
 def test_the_size_that_a_run_gives_is_that_of_its_replay() -> None:

@@ -141,7 +141,7 @@ def test_a_partition_or_key_is_saved_if_it_is_a_text_or_a_whole_number() -> None
 
 def test_an_id_found_twice_is_one_entry() -> None:
     first, second = (write([saved(5, item)], offset=WALL).records for item in ("a", "b"))
-    assert [entry.item for entry in back([*first, *second, *first]).entries] == ["a"]
+    assert [entry.item for entry in back([*first, *first, *second]).entries] == ["a"]
 
 
 def test_a_record_of_another_schema_is_set_aside_with_the_reason() -> None:
