@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from batchq.persistence.sqlite import SqliteStorage
     from batchq.portal import Portal
     from batchq.queue import BatchedQueue
+    from batchq.shortcuts import batch_queue, in_memory_queue, rate_limited_queue
     from batchq.stores.url import open_store
 
 __version__ = "0.1.0"
@@ -141,7 +142,10 @@ __all__ = [
     "Trigger",
     "UnknownHandler",
     "UnknownJob",
+    "batch_queue",
+    "in_memory_queue",
     "open_store",
+    "rate_limited_queue",
 ]
 
 _HOMES: Final = MappingProxyType(
@@ -167,6 +171,7 @@ _HOMES: Final = MappingProxyType(
         "batchq.persistence.sqlite": ("SqliteStorage",),
         "batchq.portal": ("Portal",),
         "batchq.queue": ("BatchedQueue",),
+        "batchq.shortcuts": ("batch_queue", "in_memory_queue", "rate_limited_queue"),
         "batchq.stores.url": ("open_store",),
     }
 )
