@@ -87,7 +87,7 @@ class Milestones:
             with trio.fail_after(timeout):
                 await done.wait()
         finally:
-            self.batcher.waiting.forget_flush(flush)
+            self.batcher.waiting.flushes.forget(flush)
 
     async def wait_idle(self) -> None:
         """Wait until nothing waits and no call runs, be it for a moment."""
@@ -135,6 +135,7 @@ class Milestones:
             drain.report = DrainReport(
                 succeeded=ended.succeeded - drain.began.succeeded,
                 failed=ended.failed - drain.began.failed,
+                expired=ended.expired - drain.began.expired,
                 dropped=ended.dropped - drain.began.dropped,
                 cancelled=ended.cancelled - drain.began.cancelled,
             )
@@ -153,6 +154,8 @@ class Milestones:
             self.pump.limit = math.inf
             if drain.report is None:
                 self.pump.cancel_calls(unwanted)
+            else:
+                self.pump.watchers.tell(self.pump.watchers.on_drained, drain.report)
         self._drain = None
         drain.ended.set()
 

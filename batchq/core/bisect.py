@@ -13,7 +13,7 @@ Rule 3: an outage is no poison: where nothing but transient errors came, it stop
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from enum import Enum
 from typing import Any, TypeAlias
 
@@ -178,13 +178,16 @@ class Bisect:
         self._take()
         self._outage = False
 
-    def raised(self, error: Exception) -> Split | Alone | Outage:
+    def raised(
+        self, error: Exception, *, spared: Container[Entry[Any, Any]] = ()
+    ) -> Split | Alone | Outage:
         """End a call that raised; return what follows from it.
 
-        Where nobody is left to blame, it is a `Split` into two empty parts.
+        Where nobody is left to blame, it is a `Split` into two empty parts. Entries that
+        are `spared` had their verdict before, though they come again.
         """
         part = self._take()
-        left = _unsettled(part)
+        left = [entry for entry in _unsettled(part) if entry not in spared]
         self._calls += 1
         self._outage = self._outage and self._transient(error)
         if self._outage and self._calls >= self._most:

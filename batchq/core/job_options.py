@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import attrs
 
-from batchq.core.options import is_number
+from batchq.core.checks import is_number
 from batchq.errors import OptionError
 
 __all__ = ["JobQueueOptions", "check_name"]

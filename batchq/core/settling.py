@@ -6,7 +6,7 @@ Rule 2: a failure comes again while its policy allows; one that nobody wants doe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import attrs
@@ -16,17 +16,22 @@ from batchq.core.entry import (
     CANCELLED,
     CLOSED,
     DROPPED,
+    EXPIRED,
     FAILED,
     IN_FLIGHT,
     SUCCEEDED,
     Entry,
     EntryStatus,
 )
+from batchq.core.news import News
 from batchq.core.result import Result, is_wait, read_answer
-from batchq.core.retry import RetryPolicy, error_of
-from batchq.errors import ContractError, EntryCancelled
+from batchq.core.retry import RetryPolicy, error_of, said
+from batchq.errors import ContractError, EntryCancelled, Expired
 
-__all__ = ["Settling"]
+__all__ = ["GOES_ON", "Settling"]
+
+# Says of an entry that a bisect goes on with it: it stays in flight.
+GOES_ON: Final[Result[Any]] = Result(success=None)
 
 # What an answer may be, beside a Result, that is more than the value of a success.
 _SAYS_MORE: Final = (Exception, dict, Result)
@@ -40,13 +45,22 @@ class Settling:
 
     Attributes:
         retry: when a failed entry comes again; None: never.
+        news: what the shell tells of.
+        may_retry: takes the place of `retry` where it is asked whether an error may be
+            retried and attempts are left; None: nothing does.
         leave: True: what would come again settles instead.
         complaints: what the user's `retryable` check raised.
+        suspects: entries that failed alone in a bisect since the batcher last looked.
     """
 
     retry: RetryPolicy | None
+    news: News
     leave: bool = attrs.field(kw_only=True)
+    may_retry: Callable[[Entry[Any, Any], Exception], bool] | None = attrs.field(
+        default=None, kw_only=True
+    )
     complaints: list[Exception] = attrs.field(factory=list)
+    suspects: list[Entry[Any, Any]] = attrs.field(factory=list)
     _succeeded: int = 0
     _retries: int = 0
     _ended: list[int] = attrs.field(factory=lambda: [0] * len(EntryStatus))
@@ -63,8 +77,14 @@ class Settling:
             "dropped": self._ended[DROPPED],
             "cancelled": self._ended[CANCELLED],
             "closed": self._ended[CLOSED],
+            "expired": self._ended[EXPIRED],
             "retries": self._retries,
         }
+
+    @property
+    def ended(self) -> int:
+        """How many entries have a final status [entries]."""
+        return self._succeeded + sum(self._ended)
 
     def end(
         self, batch: Batch[Any], answers: Sequence[object] | None, *, now: float, draw: float
@@ -111,11 +131,16 @@ class Settling:
         batch.early[index] = result
         if result.success is None:
             return False
-        if not result.success and not self.leave and self._comes_again(entry, result):
+        if not result.success and not self.leave and self.comes_again(entry, result):
             return False
         entry.attempts += 1
         self._finish(entry, result)
         return True
+
+    def give_back(self, entries: Sequence[Entry[Any, Any]]) -> list[Entry[Any, Any]]:
+        """Return those of entries in flight that wait again; the others are cancelled."""
+        nothing: Result[Any] = Result(success=None)
+        return [entry for entry in entries if self._no_verdict(entry, nothing, 0.0) is None]
 
     def _succeed(self, entries: Sequence[Entry[Any, Any]]) -> None:
         done = 0
@@ -136,17 +161,40 @@ class Settling:
         self, entry: Entry[Any, Any], result: Result[Any], *, now: float, draw: float
     ) -> float | None:
         """Settle one entry, or return from when it comes again."""
+        if result is GOES_ON:
+            return _NEVER
         if result.retry_after is not None and not is_wait(result.retry_after):
             result = Result.discard(ContractError(_BAD_WAIT.format(result.retry_after)))
         if result.success is None:
             return self._no_verdict(entry, result, now)
-        again = result.success is False and self._comes_again(entry, result)
+        again = result.success is False and not self.leave and self.comes_again(entry, result)
         entry.attempts += 1
-        if again and self.retry is not None and not self.leave:
-            self._retries += 1
-            return now + self.retry.delay(result, attempts=entry.attempts, draw=draw)
+        if again and self.retry is not None:
+            due = now + self.retry.delay(result, attempts=entry.attempts, draw=draw)
+            if entry.more is None or due <= entry.more.ends_by:
+                self._retries += 1
+                return due
+            self._expire(entry, result)
+            return _NEVER
         self._finish(entry, result)
         return _NEVER
+
+    def _expire(self, entry: Entry[Any, Any], result: Result[Any]) -> None:
+        """Settle an entry whose retry would come too late."""
+        item = entry.item
+        cause = error_of(result, item, entry.attempts)
+        error = Expired(
+            f"entry {entry.id} failed {entry.attempts} times, and could not be retried before"
+            f" its deadline: {said(cause)}",
+            item=item,
+            attempt=entry.attempts,
+            cause=result.error,
+        )
+        error.__cause__ = cause
+        self.count(EXPIRED)
+        entry.settle(EXPIRED, Result.fail(error))
+        self.news.add("on_drop", item, "expired")
+        self.news.add("on_dead_letter", item, error)
 
     def _no_verdict(self, entry: Entry[Any, Any], result: Result[Any], now: float) -> float | None:
         if self.leave and result.retry_after is not None:
@@ -168,15 +216,25 @@ class Settling:
             self.count(FAILED)
             entry.settle(FAILED, result)
 
-    def _comes_again(self, entry: Entry[Any, Any], result: Result[Any]) -> bool:
-        """Ask the policy, as for the attempt that has just failed."""
-        if self.retry is None or entry.abandoned:
+    def comes_again(self, entry: Entry[Any, Any], result: Result[Any]) -> bool:
+        """Ask whether a failed entry may be tried again, as after the attempt just made."""
+        if entry.abandoned or (self.retry is None and self.may_retry is None):
             return False
         attempts = entry.attempts + 1
         try:
             error = error_of(result, entry.item, attempts)
-            return self.retry.allows(result, error, attempts=attempts)
+            if self.may_retry is not None:
+                return self.may_retry(entry, error)
+            return self.retry is not None and self.retry.allows(result, error, attempts=attempts)
         except Exception as raised:  # the check is the user's code, and the error's __str__
+            self.complaints.append(raised)
+            return False
+
+    def permits(self, error: Exception) -> bool:
+        """Ask the same of an error alone, however many attempts were made."""
+        try:
+            return self.retry is not None and self.retry.permits(Result.fail(error), error)
+        except Exception as raised:  # as above
             self.complaints.append(raised)
             return False
 
