@@ -5,7 +5,9 @@ Rule 1: queues are made anew for each block, so that one manager serves many eve
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -38,6 +40,7 @@ class AtWork:
     queues: Mapping[str, Declared]
     ends: Ends
     hooks: Sequence[JobHooks]
+    _pid: int = attrs.field(default=0, init=False)
     _awake: dict[str, dict[DurableQueue, trio.lowlevel.TrioToken]] = attrs.field(
         factory=dict, init=False
     )
@@ -62,11 +65,17 @@ class AtWork:
     def stored(self, jobs: Sequence[NewJob], ids: Sequence[int]) -> None:
         """Wake the queues that these new jobs are for, and tell their hooks."""
         for name in {job.queue for job in jobs}:
-            for queue, token in list(self._awake.get(name, {}).items()):
-                token.run_sync_soon(queue.wake, idempotent=True)
+            self._wake(name)
             if any(each.on_enqueue is not None for each in self._hooks(name)):
                 new = [pair for pair in zip(jobs, ids, strict=True) if pair[0].queue == name]
                 self._tell_stored(name, new)
+
+    def _wake(self, name: str) -> None:
+        if self._pid != os.getpid():
+            return  # they work in the parent of this process
+        for queue, token in list(self._awake.get(name, {}).items()):
+            with suppress(trio.RunFinishedError):  # its event loop has ended this very moment
+                token.run_sync_soon(queue.wake, idempotent=True)
 
     def _tell_stored(self, name: str, new: Sequence[tuple[NewJob, int]]) -> None:
         watchers = JobWatchers(self._hooks(name))
@@ -94,6 +103,9 @@ class AtWork:
             watchers=JobWatchers(self._hooks(name)),
             ends=self.ends,
         )
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._awake.clear()
         self._awake.setdefault(name, {})[queue] = trio.lowlevel.current_trio_token()
         return queue
 

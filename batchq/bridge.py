@@ -15,7 +15,14 @@ from typing import Any, TypeVar
 import attrs
 import trio
 
-__all__ = ["Bell", "LoopThread", "forbid_event_loop", "in_trio", "run_blocking"]
+__all__ = [
+    "Bell",
+    "LoopThread",
+    "forbid_event_loop",
+    "in_trio",
+    "run_blocking",
+    "run_to_its_end",
+]
 
 T = TypeVar("T")
 
@@ -57,6 +64,20 @@ async def run_blocking(call: Callable[[], T]) -> T:
     return await asyncio.to_thread(call)  # noqa: ASYNC251 - not under trio here
 
 
+async def run_to_its_end(call: Callable[[], object]) -> None:
+    """Run a blocking call in a thread, under asyncio; cancelled, once it has ended."""
+    running = asyncio.ensure_future(asyncio.to_thread(call))
+    cancelled = False
+    while not running.done():
+        try:
+            await asyncio.wait([running])  # noqa: ASYNC251 - not under trio here
+        except asyncio.CancelledError:
+            cancelled = True
+    running.result()
+    if cancelled:
+        raise asyncio.CancelledError
+
+
 @attrs.define(eq=False)
 class Bell:
     """Wakes the one who waits for it; rung from any thread."""
@@ -73,16 +94,24 @@ class Bell:
             with suppress(trio.RunFinishedError, RuntimeError):
                 wake()
 
-    async def wait(self, seconds: float) -> None:
-        """Wait until it rings, for at most `seconds`; under trio or asyncio."""
+    async def wait(self, seconds: float) -> bool:
+        """Wait until it rings, for at most `seconds`; tell whether it did.
+
+        Under trio or asyncio.
+        """
         await (self._wait_trio(seconds) if in_trio() else self._wait_asyncio(seconds))
         self._wake = None
-        self._rung.clear()
+        return self._reset()
 
-    def wait_sync(self, seconds: float) -> None:
+    def wait_sync(self, seconds: float) -> bool:
         """Do the same, blocking."""
         self._rung.wait(min(seconds, threading.TIMEOUT_MAX))
+        return self._reset()
+
+    def _reset(self) -> bool:
+        rung = self._rung.is_set()
         self._rung.clear()
+        return rung
 
     async def _wait_trio(self, seconds: float) -> None:
         event = trio.Event()
@@ -129,8 +158,7 @@ class LoopThread:
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         self._thread.start()
         self._entered.wait()
-        if self._error is not None:
-            raise self._error
+        self._raise()
 
     def stop(self, *, cancel: bool = False) -> None:
         """Leave the block; returns when it was left.
@@ -146,8 +174,13 @@ class LoopThread:
         with suppress(trio.RunFinishedError):  # it has ended by itself
             self.run_soon(self._scope.cancel if cancel else self._leave.set)
         self._thread.join()
-        if self._error is not None:
-            raise self._error
+        self._raise()
+
+    def _raise(self) -> None:
+        """Raise what ended the block, once."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
 
     def run_soon(self, call: Callable[[], object]) -> None:
         """Let the thread run a plain function: in order, all of them before its loop ends.

@@ -8,7 +8,8 @@ is written at the end of the call, or a little after it was fixed if that is soo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -49,6 +50,19 @@ class Call:
         self.done.update(taken)
         return taken
 
+    def take_rest(self, results: Sequence[Result[Any]] = ()) -> dict[int, Result[Any]]:
+        """Give out what is left to be submitted when the call has ended, by position.
+
+        Args:
+            results: what the call came to, one per job, in order; empty: it was
+                interrupted. What was fixed early goes before them.
+        """
+        verdicts = dict(enumerate(results)) | self.batch.early
+        taken = {index: verdicts[index] for index in verdicts if index not in self.done}
+        self.unwritten = {}
+        self.done.update(taken)
+        return taken
+
 
 @attrs.define(eq=False)
 class Calls:
@@ -81,21 +95,25 @@ class Calls:
             del self._places[job.receipt]
         return call
 
+    def end_all(self) -> list[Call]:
+        """Note that all calls have ended; returns those that were interrupted."""
+        return [self.end(batch) for batch in list(self._by_batch)]
+
     def settle(self, receipt: Receipt, result: Result[Any]) -> None:
         """Fix the verdict of a job whose call is under way; from any thread.
 
         Raises:
-            LeaseLost: the call is under way no more, nor is the worker.
+            LeaseLost: the call is under way no more.
         """
-        self._inbox.append((receipt, result))
-        try:
-            if self._token is not None:
-                self._token.run_sync_soon(self._take, idempotent=True)
-        except trio.RunFinishedError:
+        if receipt not in self._places:
             raise LeaseLost(
-                f"job {receipt.job_id} can't be settled: its worker has stopped, and given"
-                " the job back"
-            ) from None
+                f"job {receipt.job_id} can't be settled: the call for it is over; it has its"
+                " verdict, or was given back"
+            )
+        self._inbox.append((receipt, result))
+        if self._token is not None:
+            with suppress(trio.RunFinishedError):  # it has stopped this very moment
+                self._token.run_sync_soon(self._take, idempotent=True)
 
     def lose(self, receipt: Receipt) -> tuple[Call, Job[Any]] | None:
         """Take a lost job out of its call; None: it is in none."""

@@ -14,8 +14,9 @@ its grace, what is left is cancelled and given back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ from batchq.core.job import ClaimedJob, Job, Receipt, Undecoded
 from batchq.core.job_options import JobQueueOptions
 from batchq.core.result import Result
 from batchq.ends import Ends
-from batchq.errors import DrainTimeout, Throttled
+from batchq.errors import DrainTimeout, StoreError, Throttled
 from batchq.feeder import Feeder
 from batchq.handle import Entry
 from batchq.handler import AnyHandler
@@ -35,7 +36,7 @@ from batchq.hooks import JobWatchers
 from batchq.leases import Leases
 from batchq.ledger import Ledger
 from batchq.queue import BatchedQueue
-from batchq.settler import Settler, tell_of_store
+from batchq.settler import Settler, Stop, tell_of_trouble
 from batchq.work_queue import work_queue
 
 __all__ = ["DurableQueue"]
@@ -70,12 +71,11 @@ class DurableQueue:
         self._handlers = {name: each for each in handlers for name in each.names}
         self._calls = Calls(self._write_soon)
         self._work = self._engine(watchers)
-        self._stopping = trio.Event()
-        self._grace = 0.0
+        self._stop = Stop()
         self._nursery: trio.Nursery
         # Claimed and not started yet.
         self._waiting: dict[Receipt, Entry[Job[Any], Any]] = {}
-        failed = partial(tell_of_store, watchers, options.name)
+        failed = partial(tell_of_trouble, watchers, options.name)
         self._leases = Leases(ledger, options.lease, on_lost=self._lost, on_error=failed)
         self._settler = Settler(
             queue=options.name,
@@ -85,7 +85,7 @@ class DurableQueue:
             watchers=watchers,
             ends=ends,
             on_error=failed,
-            hurry=self._stopping.is_set,
+            stop=self._stop,
         )
         self._feeder = Feeder(
             queue=options.name,
@@ -107,19 +107,20 @@ class DurableQueue:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._leases.run)
-            async with self._work:
-                nursery.start_soon(self._feeder.run)
-                task_status.started()
-                await self._stopping.wait()
-                await self._wind_down()
-            # What is held yet was cancelled, or came with the very last settlement.
-            await self._settler.release(self._leases.held)
+            try:
+                async with self._work:
+                    nursery.start_soon(self._feeder.run)
+                    task_status.started()
+                    await self._stop.asked.wait()
+                    await self._wind_down()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._clear_away(crashed=sys.exception() is not None)
             nursery.cancel_scope.cancel()
 
     def stop(self, grace: float) -> None:
         """Claim no more, and end within `grace` [s], or soon after."""
-        self._grace = grace
-        self._stopping.set()
+        self._stop.ask(grace)
 
     def wake(self) -> None:
         """Look for jobs now: some were stored here."""
@@ -140,19 +141,33 @@ class DurableQueue:
         )
 
     async def _wind_down(self) -> None:
-        await self._feeder.stop()
         self._work.pause()
-        receipts = list(self._waiting)
-        for receipt in receipts:
-            self._waiting.pop(receipt).cancel()
-        await self._settler.release(receipts)
+        # One that can't be cancelled is in flight: its call is about to begin.
+        waiting = [receipt for receipt, entry in self._waiting.items() if entry.cancel()]
+        self._nursery.start_soon(self._give_back, waiting)
+        await self._feeder.stop()
         with suppress(DrainTimeout):
-            await self._work.drain(self._grace)
+            await self._work.drain(max(0.0, self._stop.at - trio.current_time()))
+
+    async def _clear_away(self, *, crashed: bool) -> None:
+        """Write down what interrupted calls had decided, and give back what is held."""
+        if crashed:
+            self._stop.ask(0.0)
+        # What has ended the queue goes before what its store says of it now.
+        with suppress(StoreError) if crashed else nullcontext():
+            for call in self._calls.end_all():
+                await self._write(call, call.take_rest())
+            await self._settler.release(self._leases.held)
+
+    async def _give_back(self, receipts: Sequence[Receipt]) -> None:
+        with trio.CancelScope(shield=True):
+            await self._settler.release(receipts)
 
     def _accept(self, claimed: Sequence[ClaimedJob]) -> None:
         """Give claimed jobs their places in the engine."""
-        if self._stopping.is_set():
-            return  # they are held, and given back at the end
+        if self._stop.asked.is_set():
+            self._nursery.start_soon(self._give_back, [each.receipt for each in claimed])
+            return
         entries = self._work.enqueue_many_nowait([self._job(each) for each in claimed])
         self._waiting.update(zip([each.receipt for each in claimed], entries, strict=True))
 
@@ -182,20 +197,19 @@ class DurableQueue:
         except Throttled as throttled:
             self._feeder.hold_back(throttled.retry_after)
             raise
-        except trio.Cancelled:
-            # A stop: what has a verdict is written, the rest is given back.
-            self._write_the_rest(self._calls.end(batch))
-            raise
         return batch.no_verdicts()  # its leases were lost, all of them
 
     async def _verdicts(self, batch: Batch[Job[Any]], results: Sequence[Result[Any]]) -> None:
         """Write down what became of a call, and claim what comes next; shielded."""
         call = self._calls.end(batch)
-        left = {index: results[index] for index in range(len(batch)) if index not in call.done}
-        call.take_unwritten()  # they are among `left`
         self._settler.ledger.count_batch()
-        jobs = [batch[index] for index in left]
-        await self._settler.settle(jobs, list(left.values()), feeder=self._feeder)
+        await self._write(call, call.take_rest(results), feeder=self._feeder)
+
+    async def _write(
+        self, call: Call, verdicts: Mapping[int, Result[Any]], *, feeder: Feeder | None = None
+    ) -> None:
+        jobs = [call.batch[index] for index in verdicts]
+        await self._settler.settle(jobs, list(verdicts.values()), feeder=feeder)
 
     def _write_soon(self, call: Call) -> None:
         """Write the verdicts that a handler fixes early, while the call goes on."""
@@ -204,27 +218,16 @@ class DurableQueue:
     async def _write_early(self, call: Call) -> None:
         with trio.CancelScope(shield=True):
             await trio.sleep(_EARLY)
-            early = call.take_unwritten()
-            await self._settler.settle([call.batch[index] for index in early], list(early.values()))
-
-    def _write_the_rest(self, call: Call) -> None:
-        early = call.take_unwritten()
-        jobs = [call.batch[index] for index in early]
-        # At once: what is held when the work has ended is given back.
-        self._leases.let_go([job.receipt for job in jobs])
-        self._nursery.start_soon(self._shielded, jobs, list(early.values()))
-
-    async def _shielded(self, jobs: Sequence[Job[Any]], results: Sequence[Result[Any]]) -> None:
-        with trio.CancelScope(shield=True):
-            await self._settler.settle(jobs, results)
+            await self._write(call, call.take_unwritten())
 
     def _lost(self, receipt: Receipt) -> None:
         """Stop what runs for a job that is somebody else's now."""
         entry = self._waiting.pop(receipt, None)
         if entry is not None:
             job = entry.item
-            entry.cancel()
-            self._settler.lost(job)
+            # One that can't be cancelled is about to be called: the store refuses what it gives.
+            if entry.cancel():
+                self._settler.lost(job)
         elif (found := self._calls.lose(receipt)) is not None:
             call, job = found
             self._settler.lost(job)

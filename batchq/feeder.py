@@ -18,7 +18,7 @@ import trio
 
 from batchq.core.backoff import Backoff
 from batchq.core.job import Claimed, ClaimedJob, ClaimRequest, Group
-from batchq.errors import StoreBroken, StoreError
+from batchq.errors import StoreBroken
 from batchq.leases import Leases
 from batchq.ledger import Ledger
 
@@ -49,11 +49,12 @@ class Feeder:
     ledger: Ledger
     leases: Leases
     accept: Callable[[Sequence[ClaimedJob]], object]
-    on_error: Callable[[StoreError], object]
+    on_error: Callable[[Exception], object]
     _asked: int = attrs.field(default=0, init=False)
     _next: float = attrs.field(default=-math.inf, init=False)
     _held_back: float = attrs.field(default=-math.inf, init=False)
     _failures: int = attrs.field(default=0, init=False)
+    _woken: bool = attrs.field(default=False, init=False)
     _news: trio.Event = attrs.field(factory=trio.Event, init=False)
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _stopped: bool = attrs.field(default=False, init=False)
@@ -66,7 +67,7 @@ class Feeder:
             StoreBroken: the store must not be used any more.
         """
         with self._scope:
-            while True:
+            while not self._stopped:
                 self._news = trio.Event()
                 when = max(self._next, self._held_back) if self._room() else math.inf
                 if when <= trio.current_time():
@@ -89,6 +90,7 @@ class Feeder:
     def wake(self) -> None:
         """Claim now if there is room: jobs were stored here."""
         self._next = -math.inf
+        self._woken = self._asked > 0  # what is asked already may not have seen them
         self._news.set()
 
     def hold_back(self, seconds: float) -> None:
@@ -118,8 +120,8 @@ class Feeder:
         if claimed is None:
             return
         wait = self.poll_interval
-        if len(claimed.jobs) == request.limit:
-            wait = 0.0  # there may be more
+        if self._woken or len(claimed.jobs) == request.limit:
+            wait, self._woken = 0.0, False  # there may be more
         elif claimed.wait is not None:
             wait = min(wait, claimed.wait)
         self._next = trio.current_time() + wait
@@ -131,18 +133,18 @@ class Feeder:
         return self.most - len(self.leases) - self._asked
 
     async def _claim(self) -> None:
-        requests = self.requests()
+        [request] = self.requests()
         claimed = None
         try:
-            answers = await self.ledger.submit(Group(claim=requests))
+            answers = await self.ledger.submit(Group(claim=[request]))
             claimed = answers.claim[0]
             self._failures = 0
         except StoreBroken:
             raise
-        except StoreError as error:
+        except Exception as error:  # whatever it is, the worker goes on
             self.on_error(error)
             self._failures += 1
             draw = random.random()  # noqa: S311 - jitter is no secret
             self._next = trio.current_time() + AGAIN.delay(self._failures, draw=draw)
         finally:
-            self.answered(requests[0], claimed)
+            self.answered(request, claimed)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, Generic, ParamSpec, Self, TypeVar
@@ -168,7 +168,8 @@ class AnyHandler(Generic[R]):
 
     def _spread(self, batch: Batch[Job[Any]], called: Sequence[int], answers: Any) -> object:  # noqa: ANN401 - a user's function gave them
         """Give the answers to the jobs that the function was called with, by position."""
-        if answers is None or len(called) == len(batch):
+        by_id = isinstance(answers, Mapping)  # of ids that no handler knows
+        if answers is None or (len(called) == len(batch) and not by_id):
             return answers
         if not isinstance(answers, list | tuple) or len(answers) != len(called):
             raise ContractError(

@@ -63,7 +63,7 @@ class AtFirstUse:
         """Close the store; the next use opens it anew."""
         with self._lock:
             if self.ledger is not None:
-                self.ledger.store.close()
+                self.ledger.close()
                 self.ledger = None
 
 

@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from batchq.core.job import Extended, Extension, Group, Receipt
-from batchq.errors import StoreBroken, StoreError
+from batchq.errors import StoreBroken
 from batchq.ledger import Ledger
 
 __all__ = ["Leases"]
@@ -35,7 +35,7 @@ class Leases:
     ledger: Ledger
     lease: float
     on_lost: Callable[[Receipt], object]
-    on_error: Callable[[StoreError], object]
+    on_error: Callable[[Exception], object]
     _held: dict[Receipt, None] = attrs.field(factory=dict, init=False)
 
     def __len__(self) -> int:
@@ -69,7 +69,7 @@ class Leases:
                 answers = await self.ledger.submit(Group(extend=[Extension(held, self.lease)]))
             except StoreBroken:
                 raise
-            except StoreError as error:
+            except Exception as error:  # whatever it is, the worker goes on
                 self.on_error(error)
                 continue
             self._look(held, answers.extend[0])

@@ -50,6 +50,20 @@ class RunSync(Protocol):
 
 
 @attrs.define(eq=False)
+class _Process:
+    """What one process has of a ledger."""
+
+    worker: str
+    lock: Any = attrs.field(factory=threading.Lock, init=False)
+    ended: int = attrs.field(default=0, init=False)  # calls of handlers
+    counted: int = attrs.field(default=0, init=False)  # those of them that were written
+
+
+def _new_process(pid: int) -> _Process:
+    return _Process(f"{socket.gethostname()}-{pid}-{secrets.token_hex(3)}")
+
+
+@attrs.define(eq=False)
 class Ledger:
     """Commits groups to a store.
 
@@ -61,27 +75,31 @@ class Ledger:
 
     store: Store
     run_sync: RunSync | None = None
-    _queues: dict[trio.lowlevel.TrioToken, BatchedQueue[Group, Answers]] = attrs.field(
+    # By event loop: one per open block. Blocks may overlap; the last one gathers for all.
+    _queues: dict[trio.lowlevel.TrioToken, list[BatchedQueue[Group, Answers]]] = attrs.field(
         factory=dict, init=False
     )
-    _lock: Any = attrs.field(factory=threading.Lock, init=False)
-    _worker: str = attrs.field(default="", init=False)
-    _pid: int = attrs.field(default=0, init=False)
-    _ended: int = attrs.field(default=0, init=False)
-    _counted: int = attrs.field(default=0, init=False)
+    # By process id: a child must not wait for a lock that its parent held.
+    _processes: dict[int, _Process] = attrs.field(factory=dict, init=False)
+    # One per event loop: who else takes threads there must not keep commits waiting.
+    _limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = attrs.field(
+        factory=partial(trio.lowlevel.RunVar, "batchq_ledger"), init=False
+    )
 
     @property
     def worker(self) -> str:
         """Who commits here: a name that no other process has, nor a later one."""
-        if self._pid != os.getpid():  # a child must not wait for a lock that its parent holds
-            self._pid, self._lock = os.getpid(), threading.Lock()
-            self._counted = self._ended
-            self._worker = f"{socket.gethostname()}-{self._pid}-{secrets.token_hex(3)}"
-        return self._worker
+        return self._process.worker
+
+    @property
+    def _process(self) -> _Process:
+        pid = os.getpid()
+        # Threads that come first together must all get the same.
+        return self._processes.get(pid) or self._processes.setdefault(pid, _new_process(pid))
 
     def count_batch(self) -> None:
         """Count one ended call of a handler; it is written with the next commit."""
-        self._ended += 1
+        self._process.ended += 1
 
     def commit_now(self, group: Group) -> Answers:
         """Commit a group, from any thread; it blocks.
@@ -92,14 +110,19 @@ class Ledger:
         Raises:
             StoreError: nothing of it was done.
         """
-        worker = self.worker
-        with self._lock:
-            ended = self._ended
+        here = self._process
+        with here.lock:
+            ended = here.ended
             answers = self.store.commit(
-                msgspec.structs.replace(group, worker=worker, batches=ended - self._counted)
+                msgspec.structs.replace(group, worker=here.worker, batches=ended - here.counted)
             )
-            self._counted = ended  # after a commit that failed the next one counts them
+            here.counted = ended  # after a commit that failed the next one counts them
             return answers
+
+    def close(self) -> None:
+        """Close the store, once no commit is under way."""
+        with self._process.lock:
+            self.store.close()
 
     async def submit(self, group: Group) -> Answers:
         """Commit a group, together with what others submit meanwhile.
@@ -110,11 +133,11 @@ class Ledger:
         Raises:
             StoreError: nothing of it was done.
         """
-        queue = self._queues.get(trio.lowlevel.current_trio_token())
-        if queue is None:
+        queues = self._queues.get(trio.lowlevel.current_trio_token())
+        if not queues:
             return await self._run(group)
         await trio.lowlevel.checkpoint_if_cancelled()
-        entry = queue.enqueue_nowait(group)
+        entry = queues[-1].enqueue_nowait(group)
         entry.wake = wake = partial(trio.lowlevel.reschedule, trio.lowlevel.current_task())
 
         def withdraw(_: object) -> trio.lowlevel.Abort:
@@ -131,30 +154,22 @@ class Ledger:
     async def open(self) -> AsyncIterator[None]:
         """Gather what is submitted in this event loop, as long as the block lasts.
 
-        Its end commits what has been submitted. A block inside another one changes nothing.
+        Its end commits what has been submitted. Blocks may stand in each other, and overlap.
         """
-        token = trio.lowlevel.current_trio_token()
-        if token in self._queues:
-            yield
-            return
-        nest, closing, closed = Nest(), trio.Event(), trio.Event()
+        nest, closing = Nest(), trio.Event()
         nursery = await nest.enter()
-        await nursery.start(self._gather, closing, closed)
         try:
+            # Shielded: cancelled, `start` would wait for the end of a task that has none.
+            with trio.CancelScope(shield=True):
+                await nursery.start(self._gather, closing)
             yield
         finally:
             error = sys.exception()
             closing.set()
-            with trio.CancelScope(shield=True):
-                await closed.wait()
             await nest.leave(error)
 
     async def _gather(
-        self,
-        closing: trio.Event,
-        closed: trio.Event,
-        *,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+        self, closing: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Keep a queue for this event loop until `closing`; no cancellation reaches it."""
         token = trio.lowlevel.current_trio_token()
@@ -166,16 +181,17 @@ class Ledger:
             max_queue_size=None,
             shutdown_timeout=None,
         )
-        try:
-            with trio.CancelScope(shield=True):
-                async with queue:
-                    self._queues[token] = queue
+        with trio.CancelScope(shield=True):
+            async with queue:
+                queues = self._queues.setdefault(token, [])
+                queues.append(queue)
+                try:
                     task_status.started()
                     await closing.wait()
-                    del self._queues[token]
-        finally:
-            self._queues.pop(token, None)
-            closed.set()
+                finally:
+                    queues.remove(queue)
+                    if not queues:
+                        del self._queues[token]
 
     async def _commit(self, batch: Batch[Group]) -> Sequence[Result[Answers]]:
         """Commit what has gathered as one; each by itself if one of them can't be."""
@@ -202,7 +218,14 @@ class Ledger:
         if self.store.info().inline:
             await trio.lowlevel.checkpoint_if_cancelled()
             return self.commit_now(group)
-        return await trio.to_thread.run_sync(self.commit_now, group)
+        return await trio.to_thread.run_sync(self.commit_now, group, limiter=self._one_thread())
+
+    def _one_thread(self) -> trio.CapacityLimiter:
+        try:
+            return self._limiter.get()
+        except LookupError:
+            self._limiter.set(limiter := trio.CapacityLimiter(1))
+            return limiter
 
 
 def _merge(groups: Sequence[Group]) -> Group:

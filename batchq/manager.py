@@ -7,10 +7,10 @@ Rule 2: nothing is opened or started before it is used.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
@@ -19,7 +19,8 @@ from typing import Any, Final, ParamSpec, Self, TypeVar, Unpack, overload
 import trio
 
 from batchq.at_work import AtWork
-from batchq.bridge import LoopThread, in_trio
+from batchq.bridge import LoopThread, in_trio, run_to_its_end
+from batchq.core.checks import is_number
 from batchq.core.job_options import JobQueueOptions
 from batchq.ends import Ends
 from batchq.errors import OptionError
@@ -28,6 +29,7 @@ from batchq.hooks import JobHooks
 from batchq.intake import AtFirstUse, DurableIntake, JobLookup
 from batchq.job_handle import JobHandle
 from batchq.ledger import Ledger, RunSync
+from batchq.nest import Nest
 from batchq.registration import (
     BatchHandlerOptions,
     HandlerOptions,
@@ -89,7 +91,7 @@ class QueueManager:
         run_sync: RunSync | None = None,
     ) -> None:
         checked = JobQueueOptions(name="all", lease=lease, poll_interval=poll_interval)
-        if not grace >= 0:
+        if not is_number(grace) or not grace >= 0:
             raise OptionError(f"grace must be at least 0 seconds, got {grace!r}")
         self._grace = grace
 
@@ -98,7 +100,8 @@ class QueueManager:
             found = open_store(url, durability=durability) if isinstance(url, str) else url
             return Ledger(found, run_sync)
 
-        self._ledgers = AtFirstUse(make)
+        named = store is None or isinstance(store, str)
+        self._ledgers = AtFirstUse(make, None if named else make())
         ends = Ends()
         defaults = {"lease": checked.lease, "poll_interval": checked.poll_interval}
         self._registry = Registry(defaults)
@@ -228,17 +231,23 @@ class QueueManager:
         """
         return self._working(self._registry.chosen(queues))
 
-    def run(self, queues: Queues | None = None) -> None:
+    def run(
+        self,
+        queues: Queues | None = None,
+        *,
+        on_start: Callable[[Mapping[str, int]], object] | None = None,
+    ) -> None:
         """Run workers until SIGINT or SIGTERM; a second signal ends the process at once.
 
         Args:
             queues: as of `working`.
+            on_start: called when they work, with the queues and the concurrency of each.
 
         Raises:
             OptionError: as `working`.
             StoreError: the store can't be opened, or is broken.
         """
-        trio.run(self._run, self._registry.chosen(queues))
+        trio.run(self._run, self._registry.chosen(queues), on_start)
 
     def start_workers(self, queues: Queues | None = None) -> None:
         """Run workers in a thread of their own until `stop_workers`; for plain programs.
@@ -269,7 +278,7 @@ class QueueManager:
         if in_trio():
             block = ledger.open()
             await block.__aenter__()
-            self._blocks.setdefault(trio.lowlevel.current_trio_token(), []).append(block)
+            self._blocks.setdefault(trio.lowlevel.current_task(), []).append(block)
         return self
 
     async def __aexit__(
@@ -279,7 +288,10 @@ class QueueManager:
         trace: TracebackType | None,
     ) -> None:
         if in_trio():
-            block = self._blocks[trio.lowlevel.current_trio_token()].pop()
+            blocks = self._blocks.pop(task := trio.lowlevel.current_task())
+            block = blocks.pop()
+            if blocks:
+                self._blocks[task] = blocks
             await block.__aexit__(kind, error, trace)
 
     @asynccontextmanager
@@ -290,22 +302,38 @@ class QueueManager:
                 yield self
             return
         portal = LoopThread(lambda: self._working(chosen))
-        await asyncio.to_thread(portal.start)
         try:
+            await run_to_its_end(portal.start)
             yield self
         finally:
-            await asyncio.shield(asyncio.to_thread(portal.stop))
+            await run_to_its_end(portal.stop)
 
-    async def _run(self, chosen: Mapping[str, int | None]) -> None:
+    async def _run(
+        self,
+        chosen: Mapping[str, int | None],
+        on_start: Callable[[Mapping[str, int]], object] | None,
+    ) -> None:
+        nest = Nest()  # what ends the work comes out by itself, in no group
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async with trio.open_nursery() as nursery:
+            nursery = await nest.enter()
+            try:
                 async with self._working(chosen):
-                    logger.info("working on %s", ", ".join(chosen))
+                    self._tell_start(chosen, on_start)
                     number = await anext(signals)
                     logger.info("stopping: no more claims; running handlers finish")
                     nursery.start_soon(_die_at_the_next, signals)
-                nursery.cancel_scope.cancel()
+            finally:
+                await nest.leave(sys.exception())
             logger.info("stopped by %s", signal.Signals(number).name)
+
+    def _tell_start(
+        self,
+        chosen: Mapping[str, int | None],
+        on_start: Callable[[Mapping[str, int]], object] | None,
+    ) -> None:
+        logger.info("working on %s", ", ".join(chosen))
+        if on_start is not None:
+            on_start(self._registry.concurrency(chosen))
 
 
 async def _die_at_the_next(signals: AsyncIterator[int]) -> None:

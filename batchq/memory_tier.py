@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 import attrs
 import trio
 
-from batchq.bridge import forbid_event_loop, in_trio, run_blocking
+from batchq.bridge import Bell, forbid_event_loop, in_trio, run_blocking
 from batchq.calls import Calls
 from batchq.core.batch import Batch
 from batchq.core.job import PRIORITY_LEVELS, Job, NewJob, Undecoded
@@ -60,22 +60,45 @@ class EntryHandle(Generic[R]):
             TimeoutError: it was not settled in time; it goes on.
             Exception: what it failed with.
         """
+        seconds = math.inf if timeout is None else timeout
         if in_trio() and trio.lowlevel.current_trio_token() is self._token:
-            return await self._result(timeout)
-        return await run_blocking(partial(self._result_from_outside, timeout))
+            with trio.move_on_after(seconds):
+                return await self._entry.result()
+            raise self._timed_out(seconds)
+        # No thread waits meanwhile: there may be more who wait than threads.
+        if await self._bell().wait(seconds):
+            return self._entry.value()
+        raise self._timed_out(seconds)
 
     def result_sync(self, timeout: float | None = None) -> R:
         """Do the same, blocking, in another thread than the queue's."""
         forbid_event_loop("result_sync()", "await job.result()")
-        return self._result_from_outside(timeout)
+        seconds = math.inf if timeout is None else timeout
+        if self._bell().wait_sync(seconds):
+            return self._entry.value()
+        raise self._timed_out(seconds)
 
-    def _result_from_outside(self, timeout: float | None) -> R:
-        return trio.from_thread.run(self._result, timeout, trio_token=self._token)
+    def _bell(self) -> Bell:
+        """Make a bell that is rung when it is settled; in another thread than the queue's."""
+        bell = Bell()
+        try:
+            self._token.run_sync_soon(self._ring_at_the_end, bell)
+        except trio.RunFinishedError:
+            bell.ring()  # the queue has ended, and settled everything
+        return bell
 
-    async def _result(self, timeout: float | None) -> R:  # noqa: ASYNC109
-        with trio.move_on_after(math.inf if timeout is None else timeout):
-            return await self._entry.result()
-        raise TimeoutError(f"job {self.id} was not settled within {timeout} s")
+    def _ring_at_the_end(self, bell: Bell) -> None:
+        if self._entry.settled:
+            bell.ring()
+        else:
+            trio.lowlevel.spawn_system_task(self._wait_and_ring, bell)
+
+    async def _wait_and_ring(self, bell: Bell) -> None:
+        await self._entry.wait()
+        bell.ring()
+
+    def _timed_out(self, seconds: float) -> TimeoutError:
+        return TimeoutError(f"job {self.id} was not settled within {seconds:g} s")
 
 
 class MemoryQueue:

@@ -45,7 +45,7 @@ class Milestones:
 
     name: str
     batcher: Batcher[Any, Any]
-    pump: Pump[Any, Any] | None = None
+    pump: Pump[Any, Any] = attrs.field(init=False)
     failed: bool = False
     _drain: _Drain | None = None
     _idle: trio.Event | None = None
@@ -81,8 +81,7 @@ class Milestones:
             return
         done = trio.Event()
         flush.wake = done.set
-        if self.pump is not None:
-            self.pump.wake()
+        self.pump.wake()
         try:
             with trio.fail_after(timeout):
                 await done.wait()
@@ -107,7 +106,7 @@ class Milestones:
         drain = self._drain
         drain.deadline = min(drain.deadline, now + timeout)
         self._look_at_drain(drain, now)
-        if self.pump is not None and not drain.ended.is_set():
+        if not drain.ended.is_set():
             self.pump.limit = drain.deadline
             self.pump.wake()
         await drain.ended.wait()
@@ -129,7 +128,6 @@ class Milestones:
         return QueueClosed(str(drain.error))
 
     def _look_at_drain(self, drain: _Drain, now: float) -> None:
-        unwanted: list[Any] = []
         if self.batcher.idle:
             ended = self.batcher.stats(now)
             drain.report = DrainReport(
@@ -140,7 +138,7 @@ class Milestones:
                 cancelled=ended.cancelled - drain.began.cancelled,
             )
         elif drain.deadline <= now:
-            unwanted = self.batcher.stop_draining(now)
+            self.batcher.stop_draining(now)
             left = self.batcher.size
             drain.error = DrainTimeout(
                 f"queue {self.name!r} was not drained in time: {left} entries are left;"
@@ -150,12 +148,11 @@ class Milestones:
             self.failed = True
         else:
             return
-        if self.pump is not None:
-            self.pump.limit = math.inf
-            if drain.report is None:
-                self.pump.cancel_calls(unwanted)
-            else:
-                self.pump.watchers.tell(self.pump.watchers.on_drained, drain.report)
+        self.pump.limit = math.inf
+        if drain.report is None:
+            self.pump.cancel_calls()
+        else:
+            self.pump.watchers.tell(self.pump.watchers.on_drained, drain.report)
         self._drain = None
         drain.ended.set()
 

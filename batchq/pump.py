@@ -148,25 +148,25 @@ class Pump(Generic[T, R]):
             mark = mark.outer
         return False
 
-    def cancel_calls(self, unwanted: Sequence[T]) -> None:
-        """Cancel every call: they were interrupted, and `unwanted` items cancelled."""
+    def cancel_calls(self) -> None:
+        """Cancel every call; its entries are elsewhere already."""
         for scope in self._scopes.values():
             scope.cancel()
         self._scopes.clear()
-        for item in unwanted:
-            self.watchers.tell(self.watchers.on_drop, item, "cancelled")
+        self.teller.tell_changes()
 
     def cancel_unwanted(self, entry: Entry[Any, Any]) -> None:
         """Cancel the call of `entry` if nobody wants any of its entries any more."""
         for batch in list(self._scopes):
             if entry in batch.entries and not batch.wanted:
                 self._scopes.pop(batch).cancel()
-                for item in self.batcher.interrupt(batch, trio.current_time()):
-                    self.watchers.tell(self.watchers.on_drop, item, "cancelled")
+                now = trio.current_time()
+                self.batcher.interrupt(batch, now)
+                self.teller.tell_changes()
 
     async def _call(self, batch: Batch[T]) -> None:
         scope = self._scopes.get(batch)
-        if scope is None:  # interrupted before it began
+        if scope is None or _cancelled():  # taken back before it began
             self.batcher.release(batch)
         else:
             await self._run(batch, scope)
@@ -244,11 +244,15 @@ class Pump(Generic[T, R]):
 
     def _go_on(self) -> None:
         """Start the next batch right after a call: a task switch less than by the pump."""
-        if trio.current_effective_deadline() == -math.inf:
-            return  # cancelled: nothing starts any more
+        if _cancelled():
+            return  # nothing starts any more
         self._step(trio.current_time())
         if self._deadline() < self._until:
             self._changed.set()
+
+
+def _cancelled() -> bool:
+    return trio.current_effective_deadline() == -math.inf
 
 
 def the_processor(given: Processor[T] | None, method: Processor[T] | None) -> Processor[T]:

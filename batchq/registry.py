@@ -104,13 +104,14 @@ class Registry:
         """
         takes_many = kind is BatchHandler
         _check_known(options, BatchHandlerOptions if takes_many else HandlerOptions)
-        name = check_name("a handler's name", options.get("name") or _name_of(function))
+        given = options["name"] if "name" in options else _name_of(function)
+        name = check_name("a handler's name", given)
         memory = MemoryIntake(name) if _in_memory(options.get("tier", "durable")) else None
         signature = Signature.of_batch if takes_many else Signature.of_call
         handler: AnyHandler[Any] = kind(
             function=function,
             name=name,
-            aliases=tuple(options.get("aliases", ())),
+            aliases=_aliases(options.get("aliases", ())),
             queue=options.get("queue", name),
             takes_many=takes_many,
             retry=_retry(options.get("retry")),
@@ -120,8 +121,9 @@ class Registry:
             intake=memory or durable,
         )
         self._check_names(handler)
+        hooks = _hooks(options.get("hooks"), handler)
         queue = self._queue_for(handler, options, memory)
-        queue.hooks += _hooks(options.get("hooks"), handler)
+        queue.hooks += hooks
         queue.handlers.append(handler)
         self.queues[handler.queue] = queue
         self.handlers.update(dict.fromkeys(handler.names, handler))
@@ -157,14 +159,22 @@ class Registry:
         else:
             wanted = dict.fromkeys([queues] if isinstance(queues, str) else queues)
         there = ", ".join(sorted(with_handlers)) or "none at all"
-        for name in wanted:
+        for name, slots in wanted.items():
             if name not in with_handlers:
                 raise OptionError(
                     f"queues names {name!r}, which no handler has; there are: {there}"
                 )
+            if slots is not None:
+                attrs.evolve(self.queues[name].options, concurrency=slots)  # checks it
         if not wanted:
             raise OptionError("there is nothing to work on: no handler is registered")
         return wanted
+
+    def concurrency(self, chosen: Mapping[str, int | None]) -> dict[str, int]:
+        """Return how many calls of each of these queues run at a time in one process."""
+        return {
+            name: slots or self.queues[name].options.concurrency for name, slots in chosen.items()
+        }
 
     def _check_names(self, handler: AnyHandler[Any]) -> None:
         for name in handler.names:
@@ -243,8 +253,14 @@ def _name_of(function: Callable[..., Any]) -> str:
     return str(name)
 
 
+def _aliases(aliases: object) -> tuple[str, ...]:
+    if isinstance(aliases, str) or not isinstance(aliases, Iterable):
+        raise OptionError(f"aliases must be a list of names, got {aliases!r}")
+    return tuple(aliases)
+
+
 def _in_memory(tier: object) -> bool:
-    if tier not in {"durable", "memory"}:
+    if tier not in ("durable", "memory"):
         raise OptionError(f"tier must be 'durable' or 'memory', got {tier!r}")
     return tier == "memory"
 

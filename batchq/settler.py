@@ -9,10 +9,12 @@ Rule 3: while the store can't and the leases may last, it is tried again.
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import trio
@@ -37,15 +39,50 @@ from batchq.hooks import JobWatchers
 from batchq.leases import Leases
 from batchq.ledger import Ledger
 
-__all__ = ["Settler", "tell_of_store"]
+__all__ = ["Settler", "Stop", "tell_of_trouble"]
 
 logger = logging.getLogger("batchq")
 
+_NO_VERDICT: Final = frozenset({Verdict.SNOOZE, Verdict.RELEASE})
 
-def tell_of_store(watchers: JobWatchers, queue: str, error: StoreError) -> None:
-    """Tell that the store could not do it."""
-    logger.warning("queue %r: the store could not do it: %s", queue, error)
-    watchers.tell(watchers.on_store_error, error)
+
+_AFTER_GRACE: Final = 1.0  # for what is written down then [s]
+
+
+def tell_of_trouble(watchers: JobWatchers, queue: str, error: Exception) -> None:
+    """Tell that the store could not do it, or that it, or we, have a bug."""
+    if isinstance(error, StoreError):
+        logger.warning("queue %r: the store could not do it: %s", queue, error)
+        watchers.tell(watchers.on_store_error, error)
+    else:
+        logger.error("queue %r goes on after an error", queue, exc_info=error)
+        watchers.tell(watchers.on_error, error)
+
+
+@attrs.define(eq=False)
+class Stop:
+    """When a queue has to end.
+
+    Attributes:
+        asked: set once it has to.
+        at: when its calls under way are cancelled [s, trio's clock]; inf until then.
+    """
+
+    asked: trio.Event = attrs.field(factory=trio.Event, init=False)
+    at: float = attrs.field(default=math.inf, init=False)
+
+    def ask(self, grace: float) -> None:
+        """Stop; calls under way have `grace` [s]."""
+        self.at = min(self.at, trio.current_time() + grace)
+        self.asked.set()
+
+    async def sleep_until(self, when: float) -> None:
+        """Sleep, until a stop is asked for at the latest if there was none before."""
+        if self.asked.is_set():
+            await trio.sleep_until(when)
+        else:
+            with trio.move_on_at(when):
+                await self.asked.wait()
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -60,7 +97,7 @@ class Settler:
         watchers: whom to tell.
         ends: who waits for jobs to end.
         on_error: told when the store could not do it.
-        hurry: whether to give up rather than try again: a stop is under way.
+        stop: how long it may be tried again.
     """
 
     queue: str
@@ -69,8 +106,8 @@ class Settler:
     leases: Leases
     watchers: JobWatchers
     ends: Ends
-    on_error: Callable[[StoreError], object]
-    hurry: Callable[[], bool]
+    on_error: Callable[[Exception], object]
+    stop: Stop
 
     async def settle(
         self,
@@ -145,25 +182,25 @@ class Settler:
 
     async def _submit(self, group: Group) -> Answers | None:
         """Commit; again while the store can't, as long as a lease."""
-        give_up = trio.current_time() + self.leases.lease
-        failures = 0
-        while True:
+        lease_ends = trio.current_time() + self.leases.lease
+        for failures in itertools.count(1):
             try:
                 return await self.ledger.submit(group)
             except StoreBroken:
                 raise
-            except StoreError as error:
+            except Exception as error:  # whatever it is, the worker goes on
                 self.on_error(error)
-            failures += 1
             delay = AGAIN.delay(failures, draw=random.random())  # noqa: S311 - as above
-            if trio.current_time() + delay > give_up or self.hurry():
-                logger.warning(
-                    "queue %r: %d verdicts could not be written; the jobs will run again",
-                    self.queue,
-                    len(group.settle),
-                )
-                return None
-            await trio.sleep(delay)
+            last = min(lease_ends, self.stop.at + _AFTER_GRACE)
+            await self.stop.sleep_until(min(trio.current_time() + delay, last))
+            if trio.current_time() >= min(lease_ends, self.stop.at + _AFTER_GRACE):
+                break
+        logger.warning(
+            "queue %r: %d verdicts could not be written; the jobs will run again",
+            self.queue,
+            len(group.settle),
+        )
+        return None
 
     def _tell(
         self,
@@ -174,21 +211,44 @@ class Settler:
         settled: Sequence[Settled],
     ) -> None:
         self.ends.tell(job.id for job in jobs)
-        watchers = self.watchers
-        told = bool(watchers.on_processed or watchers.on_retry)
+        failed = []
         for job, result, settlement, answer in zip(
             jobs, results, settlements, settled, strict=True
         ):
             if answer is Settled.STALE:
                 self.lost(job)
-            elif told and settlement.verdict in {Verdict.OK, Verdict.FAIL, Verdict.RETRY}:
+            elif answer is Settled.APPLIED:
                 self._tell_one(job, result, settlement)
+                if settlement.verdict is Verdict.FAIL or _is_last(job, settlement):
+                    failed.append((job, settlement))
+        if failed:
+            self._log(failed, of=len(jobs))
 
     def _tell_one(self, job: Job[Any], result: Result[Any], settlement: Settlement) -> None:
         watchers = self.watchers
-        left = job.max_attempts is None or job.used < job.max_attempts
-        if settlement.verdict is Verdict.RETRY and left:
-            error = error_of(result, job, job.used)
-            watchers.tell(watchers.on_retry, job, error, job.used, settlement.delay)
-        else:
+        if settlement.verdict is Verdict.RETRY and not _is_last(job, settlement):
+            if watchers.on_retry:
+                error = error_of(result, job, job.used)
+                watchers.tell(watchers.on_retry, job, error, job.used, settlement.delay)
+        elif settlement.verdict not in _NO_VERDICT:
             watchers.tell(watchers.on_processed, job, result)
+
+    def _log(self, failed: Sequence[tuple[Job[Any], Settlement]], *, of: int) -> None:
+        """Say that jobs have failed for good: one line per call, however many they are."""
+        job, settlement = failed[0]
+        line = settlement.error
+        logger.warning(
+            "queue %r: %d of %d jobs failed for good, the first of them job %d (%s): %s",
+            self.queue,
+            len(failed),
+            of,
+            job.id,
+            settlement.reason or "exhausted",
+            f"{line.kind}: {line.message}" if line is not None else "no error was given",
+        )
+
+
+def _is_last(job: Job[Any], settlement: Settlement) -> bool:
+    """Tell whether a failure that might come again has no attempt left."""
+    used_up = job.max_attempts is not None and job.used >= job.max_attempts
+    return settlement.verdict is Verdict.RETRY and used_up

@@ -16,7 +16,7 @@ import trio
 
 from batchq.core.batch import Batch
 from batchq.core.batcher import Batcher
-from batchq.core.entry import CANCELLED, DELAYED, FAILED, SUCCEEDED, Entry
+from batchq.core.entry import DELAYED, FAILED, SUCCEEDED, Entry
 from batchq.core.result import Result, read_answer
 from batchq.core.retry import error_of
 from batchq.core.splitting import Judged
@@ -73,6 +73,8 @@ class Teller(Generic[T, R]):
         while batcher.news.events:
             for event, arguments in batcher.news.take():
                 watchers.tell_of(event, *arguments)
+        while batcher.unwanted:
+            watchers.tell(watchers.on_drop, batcher.unwanted.pop(0), "cancelled")
         while batcher.complaints:
             watchers.tell(watchers.on_error, batcher.complaints.pop(0))
         while batcher.limits.waits:
@@ -118,8 +120,6 @@ class Teller(Generic[T, R]):
             elif code == DELAYED and result.success is False:
                 error = error_of(result, item, attempts)
                 watchers.tell(watchers.on_retry, item, error, attempts, delay)
-            elif code == CANCELLED:
-                watchers.tell(watchers.on_drop, item, "cancelled")
         watchers.tell(watchers.on_batch_complete, batch, results[: len(batch)])
 
     def _warn_of_drops(self, count: int) -> None:

@@ -62,8 +62,10 @@ class Workers:
         try:
             nursery = await self._nest.enter()
             self._queues = self.make()
-            for queue in self._queues:
-                await nursery.start(self._keep, queue)
+            # Shielded: cancelled, `start` would wait for the end of a task that has none.
+            with trio.CancelScope(shield=True):
+                for queue in self._queues:
+                    await nursery.start(self._keep, queue)
         except BaseException as error:
             await self._end(error)
             raise
@@ -101,4 +103,5 @@ class Workers:
         finally:
             self.on_end()
             if self._gathering is not None:
-                await self._gathering.__aexit__(None, None, None)
+                trace = error.__traceback__ if error is not None else None
+                await self._gathering.__aexit__(type(error) if error else None, error, trace)

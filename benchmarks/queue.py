@@ -13,9 +13,9 @@ import trio
 
 from batchq.queue import BatchedQueue
 from benchmarks.floors import Asker, Worker
-from benchmarks.harness import Case, Goal, Reading, Stopwatch
+from benchmarks.harness import Case, Goal, Reading, Side, Stopwatch
 
-__all__ = ["CASES"]
+__all__ = ["BATCH", "CASES", "INTERVAL", "LOOPS", "Item", "ours_of"]
 
 BATCH: Final = 100
 INTERVAL: Final = 1.0
@@ -23,12 +23,8 @@ BURST: Final = 100  # items between two moments in which a producer lets others 
 LIST: Final = 1_000  # items of one enqueue_many
 LOOPS: Final = 100  # tasks that ask again and again
 
+Item = dict[str, int]
 Main = Callable[[int, Stopwatch], Awaitable[None]]
-
-
-def items(size: int) -> list[dict[str, int]]:
-    """Make small dicts."""
-    return [{"id": number} for number in range(size)]
 
 
 class Seen:
@@ -248,3 +244,8 @@ CASES: Final = (
         reach=Goal(0.80, 0.90),
     ),
 )
+
+
+def ours_of(name: str) -> Side:
+    """Return our side of the case of that name, to put it beside something else."""
+    return next(case.ours for case in CASES if case.name == name)

@@ -1,7 +1,7 @@
 """Run the benchmarks and print what they measured beside their floors.
 
 Run:    python -m benchmarks.run [--smoke | --full] [--only queue,jobs/cycle] [--repeats 5]
-                                 [--json FILE|-] [--profile]
+                                 [--cpu] [--json FILE|-] [--profile]
 Shows:  case, ours, floor, ratio with its spread, the targets and whether they are met.
 """
 
@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 import cProfile
 import importlib
-import importlib.util
 import json
+import os
 import pstats
 import statistics
 import sys
@@ -19,9 +19,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, TextIO
 
-from benchmarks.harness import ROOT, Case, Outcome, Plan, machine, measure, verdict
+from benchmarks.harness import CLOCK, ROOT, Case, Outcome, Plan, machine, measure, verdict
 
-MODULES: Final = ("core", "queue", "waiting", "stores", "jobs")
+MODULES: Final = ("core", "queue", "waiting", "peers", "stores", "jobs", "growth")
 _HEADER: Final = (
     f"{'case':32} {'ours':>9} {'floor':>9} {'unit':9} {'ratio':>7} {'spread':>15}"
     f" {'soon':>6} {'goal':>6} met"
@@ -32,8 +32,6 @@ _TOP: Final = 30  # lines of a profile
 def cases(only: Sequence[str], *, full: bool) -> Iterator[Case]:
     """Yield the cases whose names begin with one of `only`; all if there is none."""
     for module in MODULES:
-        if importlib.util.find_spec(f"benchmarks.{module}") is None:
-            continue
         found: Sequence[Case] = importlib.import_module(f"benchmarks.{module}").CASES
         for case in found:
             wanted = not only or any(case.name.startswith(prefix) for prefix in only)
@@ -96,6 +94,9 @@ def run(chosen: Sequence[Case], plan: Plan, out: TextIO) -> list[Outcome]:
     print(_HEADER, file=out)
     outcomes = []
     for case in chosen:
+        if not case.available:
+            print(f"{case.name:32} left out: {case.needs} is not installed", file=out)
+            continue
         outcome = measure(case, plan)
         outcomes.append(outcome)
         print(line(outcome), *lines_of_facts(outcome), sep="\n", file=out, flush=True)
@@ -108,6 +109,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="with a million items, too")
     parser.add_argument("--only", default="", help="beginnings of names: queue,jobs/cycle")
     parser.add_argument("--repeats", type=int, default=5, help="fresh processes per case")
+    parser.add_argument("--cpu", action="store_true", help="count CPU time: for a loaded machine")
     parser.add_argument("--json", metavar="FILE", help="write everything there; - is stdout")
     parser.add_argument("--profile", action="store_true", help="profile our side instead")
     return parser.parse_args()
@@ -117,6 +119,8 @@ def main() -> None:
     """Do what the command line says."""
     given = _arguments()
     sys.path.insert(0, str(ROOT))
+    if given.cpu:
+        os.environ[CLOCK] = "cpu"  # the processes of the repeats inherit it
     plan = Plan(repeats=given.repeats, smoke=given.smoke)
     chosen = list(cases([name for name in given.only.split(",") if name], full=given.full))
     if given.profile:

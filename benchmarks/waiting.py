@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from importlib.util import find_spec
 from typing import Any, Final
 
 import outcome
@@ -257,20 +256,15 @@ CASES: Final = (
         size=100_000,
         smoke=1_000,
     ),
-    *(
-        [
-            Case(
-                name="waiting/many_results_peer",
-                ours=many_ours,
-                floor=many_peer,
-                beside="aiodataloader's load_many",
-                size=100_000,
-                smoke=1_000,
-                reach=Goal(1.0, 2.5),
-            )
-        ]
-        if find_spec("aiodataloader")
-        else []
+    Case(
+        name="waiting/many_results_peer",
+        ours=many_ours,
+        floor=many_peer,
+        beside="aiodataloader's load_many",
+        size=100_000,
+        smoke=1_000,
+        reach=Goal(1.0, 2.5),
+        needs="aiodataloader",
     ),
     Case(
         name="waiting/lone",

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from benchmarks.harness import Case, Goal, Outcome, Plan, Reading, find, run_rounds, verdict
-from benchmarks.run import cases, line, report, short
+from benchmarks.harness import (
+    CLOCK,
+    Case,
+    Goal,
+    Outcome,
+    Plan,
+    Reading,
+    Stopwatch,
+    find,
+    run_rounds,
+    verdict,
+)
+from benchmarks.raw import a_raw_store, payload
+from benchmarks.run import cases, line, report, run, short
 
 ROOT = Path(__file__).parent.parent
 ALL = list(cases([], full=True))
@@ -32,6 +46,8 @@ def a_case(**changes: object) -> Case:
 
 @pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
 def test_both_sides_of_every_case_run(case: Case) -> None:
+    if not case.available:
+        pytest.skip(f"{case.needs} is not installed")
     report = run_rounds(case, ("floor", "ours"), rounds=1, turn=0, size=case.smoke, warm=case.smoke)
     assert math.isfinite(report["floor"])
     assert math.isfinite(report["ours"])
@@ -69,6 +85,43 @@ def test_the_ratio_is_the_median_of_the_repeats() -> None:
     assert outcome.reached() == "soon"
     assert "0.1-9" in line(outcome)
     assert json.loads(json.dumps(report([outcome])))["outcomes"][0]["ratio"] == 0.5
+
+
+def test_a_case_beside_a_peer_that_is_not_installed_is_left_out() -> None:
+    said = io.StringIO()
+    assert run([a_case(needs="no_such.module")], Plan(smoke=True), said) == []
+    assert "left out: no_such.module is not installed" in said.getvalue()
+
+
+def test_a_case_tells_what_was_counted_beside_it() -> None:
+    case = a_case(
+        ours=lambda size: Reading(float(size), {"commits per job": 0.5}),
+        facts={"commits per job": Goal(0.6, 0.4)},
+    )
+    said = io.StringIO()
+    [outcome] = run([case], Plan(smoke=True), said)
+    assert outcome.facts == {"commits per job": [0.5]}
+    assert said.getvalue().splitlines()[-1].split() == [
+        "commits", "per", "job", "0.5", "0.6", "0.4", "soon"
+    ]  # fmt: skip
+
+
+def test_what_is_done_by_hand_keeps_order_and_is_fenced() -> None:
+    with a_raw_store() as store:
+        store.enqueue([payload(number).decode() for number in range(3)])
+        held = store.claim(2)
+        assert held == [(1, 1, payload(0).decode()), (2, 1, payload(1).decode())]
+        assert store.cycle([held[0]], 5) == [(3, 1, payload(2).decode())]
+        store.settle([(2, 7, "")])  # another attempt's
+        states = store.connection.execute("SELECT state FROM batchq_jobs ORDER BY id").fetchall()
+    assert states == [("completed",), ("processing",), ("processing",)]
+
+
+def test_seconds_of_cpu_do_not_pass_while_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CLOCK, "cpu")
+    with Stopwatch() as watch:
+        time.sleep(0.05)
+    assert watch.seconds < 0.05
 
 
 def test_a_smoke_test_takes_few_items_once() -> None:

@@ -215,6 +215,25 @@ async def test_c7_what_ends_the_block_comes_out_by_itself(
         await entries[0].result()
 
 
+async def test_c7_a_call_that_has_not_begun_when_the_block_ends_is_not_made(
+    autojump_clock: Clock,
+) -> None:
+    for _ in range(20):  # tasks run in any order
+        calls, entries = Calls(), list[Any]()
+
+        async def block(calls: Calls, entries: list[Any]) -> None:
+            async with batched(calls, batch_size=1) as queue:
+                entries.append(await queue.enqueue("a"))
+                while entries[0].status is EntryStatus.PENDING:
+                    await trio.lowlevel.checkpoint()
+                raise ValueError("mine")
+
+        with pytest.raises(ValueError, match="mine"):
+            await block(calls, entries)
+        # The processor saw it and was quick, or it did not see it at all.
+        assert (entries[0].status is EntryStatus.CLOSED) == (not calls.seen)
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
 async def test_c7_a_processor_that_is_told_to_stop_stops_the_queue(
     error: BaseException, autojump_clock: Clock

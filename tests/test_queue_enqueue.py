@@ -316,7 +316,8 @@ async def test_an_option_that_is_off_costs_no_function_call_per_item(
 ) -> None:
     await trio.sleep(1)  # at 0 s the clock is read again and again
     few, many = [await function_calls(count, way) for count in (1000, 3000)]
-    assert many - few == 2000 * per_item  # enqueue_nowait and the door's; nothing else grows
+    # enqueue_nowait and the door's, or the bulk's none; tasks run in any order, hence "about".
+    assert many - few == pytest.approx(2000 * per_item, abs=50)
 
 
 async def function_calls(items: int, way: str) -> int:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["stats"]
 
 _READINGS: Final = ("scheduled", "retrying", "stalled")
-# Readings are counted row by row; beyond this nobody needs the exact number.
-_MOST: Final = 10_000
+# Nobody keeps count of readings: the jobs are read, page by page.
+_PAGE: Final = 10_000
 _WORKERS: Final = 10
 
 
@@ -74,7 +74,13 @@ def _report(store: Store) -> dict[str, Any]:
 def _count(store: Store, queue: str, reading: str) -> int:
     from batchq.core.job import JobFilter
 
-    return len(store.find(JobFilter(queue=queue, status=reading), limit=_MOST))
+    where = JobFilter(queue=queue, status=reading)
+    count = after = 0
+    while page := store.find(where, after=after, limit=_PAGE):
+        count, after = count + len(page), page[-1].id
+        if len(page) < _PAGE:
+            break
+    return count
 
 
 def _for_people(report: dict[str, Any]) -> str:

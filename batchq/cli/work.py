@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,14 +36,14 @@ _PARENT_CHECK: Final = 0.5
     "names",
     multiple=True,
     metavar="NAME[=N][,...]",
-    help="Work on these queues only, each with at most N batches at a time.",
+    help="Work on these queues only, each with at most N calls of its handlers at a time in"
+    " one process.",
 )
 @click.option(
     "--processes",
     type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Run so many worker processes; one that crashes is started again.",
+    help="Run so many worker processes; one that crashes is started again.  [default: work in"
+    " this process]",
 )
 @click.option(
     "--url",
@@ -56,15 +57,16 @@ def work(
     *,
     target: str,
     names: Sequence[str],
-    processes: int,
+    processes: int | None,
     url: str | None,
     parent: int | None,
 ) -> None:
     """Run workers for the QueueManager in your module, until Ctrl-C or SIGTERM.
 
     MODULE is looked for in the current directory first; MANAGER is its QueueManager, called
-    `manager` if you do not say. The first signal lets running batches finish, a second one
-    stops now: what was not finished is run again by the next worker.
+    `manager` if you do not say. The first signal lets what runs finish, for as long as the
+    manager's `grace`; a second one stops now. What was not finished is run again by the next
+    worker. Warnings are logged to stderr, unless MODULE configures logging itself.
 
     \b
     Example: myapp.py holds  manager = QueueManager("sqlite:///jobs.db")
@@ -75,14 +77,39 @@ def work(
         os.environ["BATCHQ_URL"] = url
     sys.path.insert(0, str(Path.cwd()))
     slots = queue_slots(names)
-    if processes > 1:
-        from batchq.cli.supervisor import Supervisor
-
+    if processes is not None:
         _module_and_name(target)
-        ctx.exit(Supervisor(work_command(target, names), processes).run())
+        ctx.exit(_supervise(target, names, processes))
+    manager = load_manager(target)
+    _log_warnings()
     if parent is not None:
         threading.Thread(target=_stop_with, args=(parent,), daemon=True).start()
-    load_manager(target).run(queues=slots)
+    # Who started this process for himself has said so already.
+    manager.run(queues=slots, on_start=_announce_queues if parent is None else None)
+
+
+def _announce_queues(queues: Mapping[str, int]) -> None:
+    _announce(
+        "working on " + ", ".join(f"{name} ({most} at a time)" for name, most in queues.items())
+    )
+
+
+def _supervise(target: str, names: Sequence[str], processes: int) -> int:
+    from batchq.cli.supervisor import Supervisor
+
+    count = "1 process works" if processes == 1 else f"{processes} processes work"
+    _announce(f"{count} for {target}")
+    return Supervisor(work_command(target, names), processes).run()
+
+
+def _announce(what: str) -> None:
+    click.echo(f"batchq: {what}; Ctrl-C lets what runs finish, a second one stops now", err=True)
+
+
+def _log_warnings() -> None:
+    """Show warnings, where the user's module has not said what to do with them."""
+    if not logging.getLogger("batchq").hasHandlers():
+        logging.basicConfig(format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
 
 
 def work_command(target: str, names: Sequence[str] = ()) -> list[str]:

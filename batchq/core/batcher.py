@@ -62,6 +62,8 @@ class Batcher(Generic[T, R]):
         splitting: what calls that raised come to.
         news: what hooks are to be told of since the shell last looked.
         complaints: what the user's `retryable` check raised since then.
+        unwanted: items whose call came to nothing when nobody wanted them any more, since
+            then; they are CANCELLED.
         renewed: called when `door` and `waiting` are other ones from now on.
     """
 
@@ -113,6 +115,7 @@ class Batcher(Generic[T, R]):
         )
         self.limits = self._starter.limits
         self.complaints = self._settling.complaints
+        self.unwanted: list[T] = self._settling.unwanted
         self.renewed: Callable[[], object] | None = None
         self._now = -math.inf
         if not settings.plain:
@@ -250,33 +253,28 @@ class Batcher(Generic[T, R]):
         self._starter.set_paused(False)
         self._starter.draining = True
 
-    def stop_draining(self, now: float) -> list[T]:
+    def stop_draining(self, now: float) -> None:
         """Leave a drain that ran out of time: closed, paused, nothing in flight.
 
-        Every call is interrupted; returns the items that nobody wanted any more.
+        What was in flight waits again, no attempt spent; late answers for it are ignored.
         """
         self._starter.draining = False
         self._starter.set_paused(True)
-        unwanted = [
-            item for batch in list(self._starter.running) for item in self.interrupt(batch, now)
-        ]
+        for batch in list(self._starter.running):
+            self.interrupt(batch, now)
         while self.splitting.waiting:
             whole = self.splitting.waiting.popleft()
-            unwanted += self._put_back(self.splitting.give_up(whole), now)
+            self._put_back(self.splitting.give_up(whole), now)
             self._starter.free(whole)
-        return unwanted
 
-    def interrupt(self, batch: Batch[T], now: float) -> list[T]:
+    def interrupt(self, batch: Batch[T], now: float) -> None:
         """End a call at `now` [s] without a verdict; late answers are ignored.
 
-        What was in flight waits again, no attempt spent. Returns the items that nobody
-        wanted any more: those are cancelled.
+        What was in flight waits again, no attempt spent.
         """
-        flying = [pair for pair in zip(batch, batch.entries, strict=True) if not pair[1].settled]
         left = self.splitting.give_up(batch)
         self.settle(batch, batch.no_verdicts(), now=now, draw=0.0)
-        unwanted = [item for item, entry in flying if entry.code == CANCELLED]
-        return unwanted + self._put_back(left, now)
+        self._put_back(left, now)
 
     def flush(self) -> Flush:
         """Make what is pending due; see `Flush` for what its caller waits for."""
@@ -309,11 +307,6 @@ class Batcher(Generic[T, R]):
         """Whether nothing waits and no call runs."""
         return not self.waiting.size and not self._starter.slots
 
-    @property
-    def draining(self) -> bool:
-        """Whether a drain is under way."""
-        return self._starter.draining
-
     def stats(self, now: float, *, recount: bool = False) -> QueueStats:
         """Tell the counts; with `recount`, count the entries that wait one by one."""
         waiting = self.waiting
@@ -341,11 +334,8 @@ class Batcher(Generic[T, R]):
     def _outstanding(self) -> int:
         return self.door.accepted + self.door.restored - self._settling.ended
 
-    def _put_back(self, entries: Sequence[Entry[Any, Any]], now: float) -> list[T]:
-        """Let entries in flight wait again; return the items of those nobody wants."""
-        flying = [entry for entry in entries if entry.code == IN_FLIGHT]
-        items: list[T] = [entry.item for entry in flying]
-        for entry in self._settling.give_back(flying):
+    def _put_back(self, entries: Sequence[Entry[Any, Any]], now: float) -> None:
+        """Let those of entries wait again that are still in flight, and wanted."""
+        for entry in self._settling.give_back(entries):
             self.waiting.put_back(entry)
         self.door.let_in(now)
-        return [item for item, entry in zip(items, flying, strict=True) if entry.settled]

@@ -43,6 +43,13 @@ def _seconds(_: object, field: attrs.Attribute[Any], value: object) -> None:
         raise OptionError(f"{field.name} must be a finite number of seconds above 0, got {value!r}")
 
 
+def _wait(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and not (is_number(value) and 0 <= value < math.inf):
+        raise OptionError(
+            f"{field.name} must be a finite number of seconds from 0, or None, got {value!r}"
+        )
+
+
 @attrs.frozen(kw_only=True)
 class JobQueueOptions:
     """How one process works on a queue of jobs.
@@ -67,7 +74,7 @@ class JobQueueOptions:
     poll_interval: float = attrs.field(default=1.0, validator=_seconds)
     prefetch: int = attrs.field(default=0, validator=_whole(0))
     batch_size: int = attrs.field(default=1, validator=_whole(1))
-    flush_interval: float | None = 0.0
+    flush_interval: float | None = attrs.field(default=0.0, validator=_wait)
 
     @property
     def most_held(self) -> int:

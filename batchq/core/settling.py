@@ -51,6 +51,7 @@ class Settling:
         leave: True: what would come again settles instead.
         complaints: what the user's `retryable` check raised.
         suspects: entries that failed alone in a bisect since the batcher last looked.
+        unwanted: items that were cancelled for want of a verdict, and of anybody waiting.
     """
 
     retry: RetryPolicy | None
@@ -61,6 +62,7 @@ class Settling:
     )
     complaints: list[Exception] = attrs.field(factory=list)
     suspects: list[Entry[Any, Any]] = attrs.field(factory=list)
+    unwanted: list[Any] = attrs.field(factory=list)
     _succeeded: int = 0
     _retries: int = 0
     _ended: list[int] = attrs.field(factory=lambda: [0] * len(EntryStatus))
@@ -138,9 +140,10 @@ class Settling:
         return True
 
     def give_back(self, entries: Sequence[Entry[Any, Any]]) -> list[Entry[Any, Any]]:
-        """Return those of entries in flight that wait again; the others are cancelled."""
+        """Return those of the entries in flight that wait again; others are cancelled."""
         nothing: Result[Any] = Result(success=None)
-        return [entry for entry in entries if self._no_verdict(entry, nothing, 0.0) is None]
+        flying = [entry for entry in entries if entry.code == IN_FLIGHT]
+        return [entry for entry in flying if self._no_verdict(entry, nothing, 0.0) is None]
 
     def _succeed(self, entries: Sequence[Entry[Any, Any]]) -> None:
         done = 0
@@ -202,6 +205,7 @@ class Settling:
             entry.settle(CANCELLED, result)
             return _NEVER
         if entry.abandoned:
+            self.unwanted.append(entry.item)
             self.count(CANCELLED)
             error = EntryCancelled(f"entry {entry.id} was cancelled while it was in flight")
             entry.settle(CANCELLED, Result.fail(error))

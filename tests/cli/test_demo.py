@@ -87,7 +87,7 @@ def test_five_hundred_letters_a_killed_worker_and_nobody_lost(quick: Demo) -> No
     assert report["retries"] >= report["deferred"]
     assert report["batches"] >= 5
     assert 0 < report["commits_per_job"] < 0.5
-    assert quick.seconds < 20
+    assert quick.seconds < 45  # 8 on an idle machine of two cores
     assert "killed worker" in quick.done.stderr
 
 
@@ -110,6 +110,8 @@ def test_stats_counts_what_the_demo_left(quick: Demo, batchq: Run) -> None:
     report = json.loads(quick.done.stdout)
     assert sum(worker["commits"] for worker in told["workers"]) == report["commits"]
     assert sum(worker["batches"] for worker in told["workers"]) == report["batches"]
+    # The first to commit stored all jobs, up to a thousand of them at once.
+    assert told["workers"][-1]["commits"] == 1
     shown = batchq("stats", BATCHQ_URL=quick.url)
     assert shown.returncode == 0
     assert re.search(r"^queue +completed +failed$", shown.stdout, re.MULTILINE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import subprocess
 from collections.abc import Callable
@@ -11,18 +12,20 @@ from pathlib import Path
 import pytest
 
 from batchq.cli.jobs import STATUSES
+from batchq.core.job import Group, NewJob
 from batchq.core.lifecycle import JobState
+from batchq.stores.url import open_store
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 COMMANDS = [("stats",), ("jobs",), ("job", "1")]
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
 def test_looking_for_jobs_makes_no_database(
-    batchq: Run, tmp_path: Path, command: tuple[str, ...]
+    batchq: Run, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
-    done = batchq(*command)
+    done = batchq(*words)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "batchq: there is no database batchq.db (--url sqlite:///batchq.db);"
@@ -31,16 +34,16 @@ def test_looking_for_jobs_makes_no_database(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
 def test_looking_for_jobs_makes_no_tables_in_somebody_elses_database(
-    batchq: Run, tmp_path: Path, command: tuple[str, ...]
+    batchq: Run, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     path = tmp_path / "places.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE places (name TEXT)")
         connection.commit()
     before = path.read_bytes()
-    done = batchq(*command, "--url", "sqlite:///places.db")
+    done = batchq(*words, "--url", "sqlite:///places.db")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "batchq: places.db is a database without jobs of batchq\n"
     assert path.read_bytes() == before
@@ -64,6 +67,16 @@ def test_a_url_that_leads_nowhere_is_one_line(
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert said in done.stderr
+
+
+def test_stats_counts_every_job_however_many(batchq: Run, tmp_path: Path) -> None:
+    count = 10_001
+    job = NewJob("mail", "send", b"1", delay=3600.0)
+    with closing(open_store(f"sqlite:///{tmp_path / 'jobs.db'}")) as store:
+        store.commit(Group(enqueue=[job] * count + [NewJob("mail", "send", b"1")]))
+    [queue] = json.loads(batchq("stats", "--json", BATCHQ_URL="sqlite:///jobs.db").stdout)["queues"]
+    assert (queue["pending"], queue["scheduled"]) == (count + 1, count)
+    assert queue["retrying"] == queue["stalled"] == queue["completed"] == 0
 
 
 def test_the_statuses_on_offer_are_those_there_are() -> None:

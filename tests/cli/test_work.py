@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -58,9 +59,9 @@ def work(
     """Start workers, which end with the test whatever happens."""
     processes = []
 
-    def start(*arguments: str) -> subprocess.Popen[str]:
+    def start(*arguments: str, target: str = "myapp:manager") -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            command("work", "myapp:manager", *arguments),
+            command("work", target, *arguments),
             cwd=app,
             env=environment(),
             stderr=subprocess.PIPE,
@@ -109,7 +110,67 @@ def test_a_worker_runs_what_was_stored_and_ends_at_a_signal(
     assert sorted(text for _, text in found) == ["one", "two"]
     assert {pid for pid, _ in found} == {process.pid}
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 0
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert said == (
+        "batchq: working on crash (5 at a time), note (5 at a time);"
+        " Ctrl-C lets what runs finish, a second one stops now\n"
+    )
+
+
+def test_what_is_worked_on_is_said_once_by_the_process_that_was_asked(
+    app: Path, work: Start, enqueue: Enqueue
+) -> None:
+    enqueue("note=one")
+    process = work("-q", "note=2", "--processes", "1")
+    [(pid, _)] = notes(app, 1)
+    assert pid != process.pid
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert said == (
+        "batchq: 1 process works for myapp:manager;"
+        " Ctrl-C lets what runs finish, a second one stops now\n"
+    )
+
+
+WARNS = """
+import logging, sys
+{setup}
+from myapp import manager
+
+@manager.handler
+def warn(text: str) -> None:
+    logging.getLogger("mine").info("not for everybody")
+    logging.getLogger("mine").warning(text)
+    open("warned", "w").close()
+
+warn.enqueue_sync("careful")
+"""
+
+
+@pytest.mark.parametrize(
+    ("setup", "line"),
+    [
+        ("", r"\d{4}-\d\d-\d\d [\d:,]+ \d+ WARNING mine: careful"),
+        ("logging.basicConfig(format='own: %(message)s')", "own: careful"),
+    ],
+    ids=["by us", "by the module"],
+)
+def test_warnings_are_shown_as_the_module_says_if_it_says(
+    app: Path, work: Start, setup: str, line: str
+) -> None:
+    (app / "warns.py").write_text(WARNS.format(setup=setup))
+    process = work("-q", "warn", target="warns:manager")
+    deadline = time.monotonic() + 20
+    while not (app / "warned").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=10)
+    first, second = said.splitlines()
+    assert first.startswith("batchq: working on warn (5 at a time);")
+    assert re.fullmatch(line, second)
 
 
 def test_several_processes_end_together_and_one_that_is_killed_is_replaced(
@@ -197,6 +258,26 @@ def test_an_unknown_queue_is_one_line(app: Path, batchq: Run) -> None:
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "nope" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "said"),
+    [
+        ("sqlite:///nowhere/jobs.db", 1, "nowhere/jobs.db"),
+        ("sqlite:///text.db", 2, "text.db"),
+        ("carrier-pigeon://roof", 2, "carrier-pigeon"),
+    ],
+)
+def test_a_store_that_cannot_be_opened_is_one_line(
+    app: Path, batchq: Run, url: str, code: int, said: str
+) -> None:
+    (app / "text.db").write_text("Dear diary, this is no database at all.")
+    (app / "elsewhere.py").write_text(MODULE.replace('"sqlite:///jobs.db"', "None"))
+    done = batchq("work", "elsewhere:manager", "--url", url)
+    [line] = done.stderr.splitlines()
+    assert line.startswith("batchq: ")
+    assert said in line
+    assert done.returncode == code
 
 
 def test_an_error_of_the_users_module_keeps_its_traceback(app: Path, batchq: Run) -> None:

@@ -189,6 +189,10 @@ class Comparison(RuleBasedStateMachine):
         """Take them, as the shell does: their tracebacks keep what the core was at."""
         self.complaints += len(self.batcher.complaints)
         self.batcher.complaints.clear()
+        unwanted = [self.refs[item.id - 1]() for item in self.model.unwanted]
+        assert self.batcher.unwanted == unwanted
+        self.batcher.unwanted.clear()
+        self.model.unwanted.clear()
 
     @invariant()
     def the_queue_has_room_for_what_the_model_has(self) -> None:
@@ -214,10 +218,10 @@ class Comparison(RuleBasedStateMachine):
         """End the queue: whatever happened, it can be drained, and keeps nothing."""
         if self.model is None or self.ended:
             return
-        while self.calls:
-            self.end_the_call(self.calls.pop(0))
-        self.free_the_slots()
         if self.ends_by_drain:
+            while self.calls:
+                self.end_the_call(self.calls.pop(0))
+            self.free_the_slots()
             self.drain_it()
         else:
             self.leave_it()
@@ -258,6 +262,11 @@ class Comparison(RuleBasedStateMachine):
         assert items == [self.refs[item.id - 1]() for item in left]
         for item in left:
             self.model.settle(item, "closed")
+        while self.calls:  # they end later, and nothing is heard of them
+            batch = self.calls.pop().batch
+            assert not self.batcher.settle(batch, None, now=self.now, draw=0.5)
+            self.to_release.append(batch)
+        self.free_the_slots()
 
     def end_the_call(self, call: Call) -> None:
         """Let a call succeed, and free every slot."""

@@ -111,6 +111,7 @@ class Model:
     draining: bool = False
     not_before: float = -math.inf
     dropped: list[Item] = attrs.field(factory=list)
+    unwanted: list[Item] = attrs.field(factory=list)
 
     # What is there.
 
@@ -239,6 +240,8 @@ class Model:
             leaves = self.rules.leave and answer.after is not None
             if item.abandoned or leaves:
                 self.settle(item, "cancelled")
+                if not leaves:
+                    self.unwanted.append(item)
             elif answer.after is None:
                 item.status, item.again = "pending", True
             else:

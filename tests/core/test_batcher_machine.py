@@ -68,8 +68,17 @@ REFUSALS: Final = (QueueFull, QueueClosed, QueuePaused, OptionError)
 class BatcherMachine(Comparison):
     """Drives a Batcher beside the model, and compares them at every step."""
 
-    @initialize(rules=RULES, lifetime=st.integers(0, 20), ends_by_drain=st.booleans())
-    def build(self, rules: Rules, lifetime: int, *, ends_by_drain: bool) -> None:
+    # An eager queue looks after every change, as the shell makes it; the others get all
+    # sorts of changes between two looks.
+    eager = False
+
+    @initialize(
+        rules=RULES,
+        lifetime=st.integers(0, 40),
+        ends_by_drain=st.booleans(),
+        eager=st.booleans(),
+    )
+    def build(self, rules: Rules, lifetime: int, *, ends_by_drain: bool, eager: bool) -> None:
         default = {1: 0, 2: 1, 3: 1}[rules.levels]
         # Where nothing comes again, nothing asks a policy.
         retries = None if rules.leave else rules.retries
@@ -78,26 +87,37 @@ class BatcherMachine(Comparison):
         self.batcher = batcher_for(rules)
         self.lifetime = lifetime
         self.ends_by_drain = ends_by_drain
+        self.eager = eager
+
+    def look(self) -> None:
+        """Let an eager queue start what may start."""
+        if self.eager:
+            self.next_batch()
 
     # Time.
 
     @rule(step=st.sampled_from([0.1, 0.125, 0.3, 0.5, 1.0, 4.0]))
     def time_passes(self, step: float) -> None:
         self.now += step
+        self.look()
 
     @rule()
     def time_passes_until_the_deadline(self) -> None:
         deadline = self.batcher.next_deadline()
         if not self.now < deadline < math.inf:
             return
-        for now in (math.nextafter(deadline, -math.inf), (self.now + deadline) / 2):
-            assert now < self.now or not self.model.starts(now)
+        for now in ((self.now + deadline) / 2, math.nextafter(deadline, -math.inf)):
+            if now > self.now:
+                self.now = now
+                assert not self.model.starts(now)
+                self.next_batch()
         self.now = deadline
         assert self.model.starts(deadline)
+        self.next_batch()
 
     # Items come in.
 
-    @rule(priority=PRIORITIES, delay=DELAYS, waits=st.booleans())
+    @rule(priority=PRIORITIES, delay=DELAYS, waits=st.sampled_from([True, True, False]))
     def enqueue(self, priority: int | None, delay: float, *, waits: bool) -> None:
         self.offered += 1
         expected = self.model.offer(priority, delay, self.now)
@@ -111,10 +131,14 @@ class BatcherMachine(Comparison):
             assert (expected, entry) == ("wait", None)
             if waits:
                 self.park(thing, priority, delay)
+                del thing
+                self.look()
             return
         assert entry is not None
         self.know(expected, entry, weakref.ref(thing))
         self.compare_dropped()
+        del thing
+        self.look()
 
     @rule(count=st.integers(0, 5), priority=PRIORITIES, delay=DELAYS)
     def enqueue_many(self, count: int, priority: int | None, delay: float) -> None:
@@ -137,6 +161,8 @@ class BatcherMachine(Comparison):
         for item, entry, thing in zip(items, entries, things, strict=False):
             self.know(item, entry, weakref.ref(thing))
         self.compare_dropped()
+        del things
+        self.look()
 
     def compare_refusal(self, error: Exception, expected: Item | str | None) -> None:
         words = {QueueFull: "full", QueueClosed: "closed", QueuePaused: "paused"}
@@ -163,10 +189,17 @@ class BatcherMachine(Comparison):
     # Items leave.
 
     @precondition(lambda self: self.entries)
-    @rule(index=st.integers(0, 30), recent=st.booleans())
-    def cancel(self, index: int, *, recent: bool) -> None:
-        count = len(self.entries)
-        place = count - 1 - index % min(3, count) if recent else index % count
+    @rule(index=st.integers(0, 30), among=st.sampled_from(["any", "recent", "waits", "in_flight"]))
+    def cancel(self, index: int, among: str) -> None:
+        places = {
+            "any": range(len(self.entries)),
+            "recent": range(len(self.entries))[-3:],
+            "waits": [item.id - 1 for item in self.model.items if item.waits],
+            "in_flight": [item.id - 1 for item in self.model.of("in_flight")],
+        }[among]
+        if not places:
+            return
+        place = places[index % len(places)]
         expected = self.model.cancel(self.model.items[place], self.now)
         assert self.batcher.cancel_entry(self.entries[place], self.now) == expected
         self.compare_producers()
@@ -253,6 +286,9 @@ class BatcherMachine(Comparison):
             self.model.end_call(call.items, expected, self.now, draw)
         assert not self.batcher.settle(call.batch, answers, now=self.now, draw=draw)  # once
         self.to_release.append(call.batch)
+        if self.eager:
+            self.a_slot_is_free()
+            self.look()
 
     @precondition(lambda self: self.calls)
     @rule(index=st.integers(0, 2), backwards=st.booleans(), said=SAID)
@@ -272,7 +308,7 @@ class BatcherMachine(Comparison):
 
     # The queue as a whole.
 
-    @rule(accept=st.booleans())
+    @rule(accept=st.sampled_from([True, True, False]))
     def pause(self, *, accept: bool) -> None:
         self.batcher.pause(accept=accept)
         if self.model.draining:
@@ -289,6 +325,13 @@ class BatcherMachine(Comparison):
             self.model.intake = Intake.OPEN
         self.model.let_in(self.now)
         self.compare_producers()
+
+    @precondition(lambda self: self.parked and self.model.intake is Intake.OPEN)
+    @rule(index=st.integers(0, 30))
+    def a_seat_gets_free_while_nothing_comes_in(self, index: int) -> None:
+        self.pause(accept=False)
+        self.cancel(index, "waits")
+        self.resume()
 
     @rule()
     def flush(self) -> None:

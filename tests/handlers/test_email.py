@@ -1,5 +1,4 @@
 """The e-mail handler against a real SMTP server."""
-# ruff: noqa: ARG002, N802 - aiosmtpd names its hooks, and passes all it has
 
 from __future__ import annotations
 
@@ -8,6 +7,7 @@ import email.policy
 import socket
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
+from email.headerregistry import Address
 from email.message import EmailMessage
 from email.parser import BytesParser
 
@@ -335,6 +335,26 @@ def test_no_text_makes_a_header_of_its_own(name: str, subject: str, body: str) -
     }  # fmt: skip
     parsed = BytesParser(policy=email.policy.SMTP).parsebytes(content)
     assert [address.addr_spec for address in parsed["To"].addresses] == ["ana@example.com"]
+
+
+@given(name=st.text(max_size=40), subject=st.text(max_size=120))
+def test_headers_arrive_as_the_library_alone_would_send_them(name: str, subject: str) -> None:
+    try:
+        ours = compose(
+            Email("ana@example.com", subject, "b", name=name),
+            sender="News <n@example.org>",
+            message_id="<1@x>",
+        )
+    except ValueError:
+        return
+    theirs = EmailMessage()
+    theirs["To"] = Address(name, "ana", "example.com")
+    theirs["Subject"] = subject
+    theirs["From"] = Address("News", "n", "example.org")
+    parsed = BytesParser(policy=email.policy.SMTP).parsebytes(ours.as_bytes())
+    expected = BytesParser(policy=email.policy.SMTP).parsebytes(theirs.as_bytes())
+    for header in ("To", "Subject", "From"):
+        assert str(parsed[header]).split() == str(expected[header]).split()
 
 
 def test_bulk_mail_offers_a_way_out_that_is_not_folded_or_encoded() -> None:

@@ -43,7 +43,8 @@ _QUICK: Final = 500
     "--database",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Where to keep the jobs; a new file.  [default: batchq-demo.db]",
+    help="Where to keep the jobs: a new file, or one that a demo left, which is replaced. "
+    " [default: batchq-demo.db]",
 )
 @click.option("--quick", is_flag=True, help=f"The same with {_QUICK} recipients.")
 @click.option("--no-kill", is_flag=True, help="Leave the workers alive.")
@@ -64,7 +65,7 @@ def demo(
 
     One job per recipient goes into a SQLite file. Two worker processes send them in batches
     of 100, to a real SMTP server on this machine; it puts some off and refuses some. Half-way
-    one worker is killed. No mail leaves this machine.
+    one worker is killed and another one started. No mail leaves this machine.
 
     It ends by itself, with a report; exit code 0 says that every recipient is accounted for.
     The database stays, for `batchq stats` and `batchq jobs`.
@@ -111,7 +112,8 @@ def _perform(plan: Plan, *, quiet: bool) -> Report:
     from batchq.cli.demo.director import Stuck, perform
     from batchq.cli.demo.progress import display
 
-    fancy = not quiet and sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    plain = "NO_COLOR" in os.environ or os.environ.get("TERM", "dumb") == "dumb"
+    fancy = not quiet and not plain and sys.stdout.isatty()
     try:
         with display(fancy=fancy, to_stderr=quiet) as show:
             return perform(plan, show)

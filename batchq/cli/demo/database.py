@@ -94,7 +94,7 @@ def _made_free(path: Path) -> Path:
     """Delete what is at `path`, and check that a file can be made there."""
     if not path.parent.is_dir():
         raise Refusal(f"there is no directory {path.parent} for the database {path.name}")
-    for suffix in ("", "-wal", "-shm"):
+    for suffix in ("", "-wal", "-shm", "-lock"):
         with suppress(FileNotFoundError):
             Path(f"{path}{suffix}").unlink()
     try:

@@ -73,7 +73,7 @@ def perform(plan: Plan, show: Display) -> Report:
     storing = _store_all(url, plan.recipients)
     mark_as_demo(plan.database)
     count = len(plan.recipients)
-    show.say(f"stored {count:,} jobs in {storing:.2f} s; now {_WORKERS} workers send them")
+    show.say(f"jobs stored: {count:,} in {storing:.2f} s; now {_WORKERS} workers send the mail")
     with Server(office) as server, closing(open_store(url)) as store:
         crew = Crew({"BATCHQ_URL": url, "BATCHQ_DEMO_SMTP_PORT": str(server.port)})
         executioner = Executioner(crew, office, count - len(office.refuse))

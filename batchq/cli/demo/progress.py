@@ -63,7 +63,7 @@ class Display(Protocol):
 
 @attrs.define(eq=False)
 class Pace:
-    """Measures the rate over the last seconds."""
+    """Measures the rate over the last seconds, from the first item that is done."""
 
     clock: Callable[[], float] = time.monotonic
     _seen: deque[tuple[float, int]] = attrs.field(factory=deque, init=False)
@@ -71,6 +71,8 @@ class Pace:
     def rate(self, done: int) -> float:
         """Note that so many are done by now; return how many a second lately."""
         now = self.clock()
+        if not done:
+            self._seen.clear()  # the workers are still starting
         self._seen.append((now, done))
         while len(self._seen) > 2 and now - self._seen[0][0] > _WINDOW:  # noqa: PLR2004
             self._seen.popleft()

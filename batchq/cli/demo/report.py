@@ -92,6 +92,7 @@ class Report:
         refused: failed, and the server refused them for good.
         lost: neither.
         deferred: put off by the server at least once.
+        deferrals: how often the server put any of them off [count].
         retries: attempts after a first one [count].
         twice: got the mail more than once.
         twice_by_kill: those of them that the killed worker had served in its last batch.
@@ -113,6 +114,7 @@ class Report:
     refused: int
     lost: Sequence[Lost]
     deferred: int
+    deferrals: int
     retries: int
     twice: int
     twice_by_kill: int
@@ -180,6 +182,7 @@ def add_up(
         refused=books.verdicts[JobState.FAILED],
         lost=books.lost,
         deferred=sum(1 for count in seen.deferred.values() if count),
+        deferrals=sum(seen.deferred.values()),
         retries=books.retries,
         twice=len(twice),
         twice_by_kill=len(twice.intersection(killed.accepted if killed else ())),

@@ -68,8 +68,9 @@ def _line(name: str, number: int, text: str) -> str:
 
 
 def _why_again(report: Report) -> str:
-    put_off = f"attempts: {_count(report.deferred, 'recipient')} put off by the server (451)"
-    return put_off if report.killed is None else f"{put_off}, the rest after the kill"
+    put_off = f"attempts: {report.deferrals:,} put off by the server (451)"
+    rest = report.retries - report.deferrals
+    return f"{put_off}, {rest:,} after the kill" if report.killed is not None else put_off
 
 
 def _kill(report: Report) -> Iterator[str]:
@@ -92,9 +93,10 @@ def _kill(report: Report) -> Iterator[str]:
 def _sum(report: Report) -> Iterator[str]:
     sum_ = f"{report.sent:,} sent + {report.refused:,} refused"
     if report.adds_up:
-        yield f"It adds up: {report.recipients:,} recipients = {sum_}, nobody lost."
+        yield f"It adds up: {_count(report.recipients, 'recipient')} = {sum_}, nobody lost."
         return
-    yield f"It does NOT add up: {report.recipients:,} recipients, {report.stored:,} jobs, {sum_}."
+    wanted = _count(report.recipients, "recipient")
+    yield f"It does NOT add up: {wanted}, {_count(report.stored, 'job')}, {sum_}."
     for lost in report.lost[:_SHOWN]:
         job = "" if lost.job is None else f" (job {lost.job})"
         yield f"  {lost.email}{job}: {lost.reason}"

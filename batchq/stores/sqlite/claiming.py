@@ -36,8 +36,8 @@ __all__ = ["claim"]
 # the same seek, in the same partial index, as a fresh one. `state IN (...)` is that
 # index's own term: in other words SQLite would not use it.
 _IN_ORDER: Final = """
-    SELECT due_at, id, handler, state = 'processing', attempt, refunds, max_attempts, priority, worker,
-           enqueued_at, CAST(payload AS BLOB)
+    SELECT due_at, id, handler, state = 'processing', attempt, refunds, max_attempts,
+           priority, worker, enqueued_at, CAST(payload AS BLOB)
       FROM batchq_jobs
      WHERE queue = :queue
        AND handler = :handler

@@ -9,7 +9,6 @@ them would drop this process's locks.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sqlite3
 import tempfile
@@ -22,7 +21,7 @@ from typing import Final
 
 import attrs
 
-from batchq.errors import StoreBroken, StoreError
+from batchq.errors import StoreBroken, StoreBusy, StoreError
 from batchq.stores.sqlite.lock import FileLock, retry
 from batchq.stores.sqlite.look import SCHEMA, look, read_only, schema_of
 from batchq.stores.sqlite.trouble import is_busy, store_error, translated
@@ -84,9 +83,13 @@ class Writer:
 
     def close(self) -> None:
         """Close the connection; the last one to do so empties the WAL. Idempotent."""
-        with suppress(StoreError), translated(self.path), self.lock.held(self.patience):
+        try:
+            with translated(self.path), self.lock.held(self.patience):
+                self.connection.close()
+        except StoreBusy:  # the lock is a courtesy here; SQLite has its own
             self.connection.close()
-        self.lock.close()
+        finally:
+            self.lock.close()
 
     def _begin(self) -> bool:
         if not self.lock.take():
@@ -215,6 +218,8 @@ def abandon(connection: sqlite3.Connection | None) -> None:
     Closing it, as the interpreter does with what nobody needs, could empty the parent's
     WAL under its feet; so it is made immortal.
     """
+    import ctypes  # noqa: PLC0415 - only a forked child needs it
+
     if connection is not None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 

@@ -69,6 +69,8 @@ class FileLock:
 
     def take(self) -> bool:
         """Take the lock if nobody else has it."""
+        if self._descriptor < 0:
+            return True  # closed: there is nothing left to guard
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

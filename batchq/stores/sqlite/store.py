@@ -143,16 +143,18 @@ class SqliteStore:
         here = self._open
         if here is None:
             raise StoreError(f"{self._location} was closed")
-        if here.pid != os.getpid():
-            here = self._reopen(here)
-        return here
+        return here if here.pid == os.getpid() else self._reopen()
 
-    def _reopen(self, parents: _Open) -> _Open:
-        # The parent's lock may have been held by one of its threads when it forked.
-        self._opening = threading.Lock()
-        abandon(parents.writer.connection)
-        abandon(parents.reader.connection)
-        self._open = here = self._connect()
+    def _reopen(self) -> _Open:
+        with self._opening:
+            here = self._open
+            if here is not None and here.pid != os.getpid():
+                abandon(here.writer.connection)
+                abandon(here.reader.connection)
+                here = self._connect()
+                self._open = here
+        if here is None:
+            raise StoreError(f"{self._location} was closed")
         return here
 
     def _connect(self) -> _Open:

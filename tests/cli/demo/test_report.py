@@ -69,7 +69,8 @@ def test_sent_and_refused_are_all_there_is() -> None:
         ),
     )
     assert (done.recipients, done.stored, done.sent, done.refused) == (3, 3, 2, 1)
-    assert (done.deferred, done.retries, done.twice, done.copies) == (1, 2, 0, 0)
+    assert (done.deferred, done.deferrals, done.retries) == (1, 2, 2)
+    assert (done.twice, done.copies) == (0, 0)
     assert (done.batches, done.commits, done.commits_per_job) == (6, 15, 5.0)
     assert done.rate == 1.5
     assert done.lost == []

@@ -1,0 +1,125 @@
+"""Whether SQLite jobs go through as fast when many others are in the file.
+
+Run:    python -m benchmarks.run --only growth [--full]
+Shows:  batchq beside itself with a nearly empty file: a ratio of 1 is flat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import Final
+
+from batchq.stores.sqlite import SqliteStore
+from benchmarks.harness import Case, Goal, Reading, Stopwatch
+from benchmarks.raw import QUEUE, RawStore, a_file
+from benchmarks.stores import Ours, drain, fill
+
+__all__ = ["CASES"]
+
+BATCH: Final = 100
+FEW: Final = 10_000  # jobs in a short backlog
+PASSING: Final = 10_000  # jobs that are drained, or claimed, while the clock runs
+
+Row = tuple[str, str, float | None]  # handler, state, due_at [s, store clock]
+
+_WAITING: Final[Row] = ("letters", "pending", 1.0)
+_FINAL: Final[Row] = ("letters", "completed", None)
+_SCHEDULED: Final[Row] = ("letters", "pending", 32_503_680_000.0)
+_UNKNOWN: Final[Row] = ("nobody_here", "pending", 1.0)
+
+_FILL: Final = """
+    WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :size)
+    INSERT INTO batchq_jobs
+           (queue, handler, state, priority, due_at,
+            attempt, refunds, max_attempts, crashes, enqueued_at, payload)
+    SELECT :queue, :handler, :state, 2, :due_at, 0, 0, 4, 0, 1.0, '{"id":' || n || '}'
+      FROM numbers
+"""
+
+
+@contextmanager
+def a_store_with(size: int, row: Row) -> Iterator[Ours]:
+    """Give a store of ours that has `size` such rows."""
+    handler, state, due_at = row
+    with a_file() as path:
+        with closing(RawStore(path)) as raw:
+            values = {"queue": QUEUE, "handler": handler, "state": state, "due_at": due_at}
+            if size:
+                raw.connection.execute(_FILL, {**values, "size": size})
+        with closing(SqliteStore(path)) as store:
+            yield Ours(store)
+
+
+def backlog(size: int) -> Reading:
+    """Drain some of `size` jobs that wait."""
+    passing = min(PASSING, size)
+    with a_store_with(size, _WAITING) as target, Stopwatch() as watch:
+        drain(target, BATCH, passing)
+    return watch.rate(passing)
+
+
+def short_backlog(size: int) -> Reading:
+    """Drain as many of a few."""
+    return backlog(min(FEW, size))
+
+
+def behind(row: Row, size: int) -> Reading:
+    """Claim jobs that came after `size` others that are not to be claimed."""
+    return _claim_behind(row, size, PASSING if size >= PASSING else BATCH)
+
+
+def alone(size: int) -> Reading:
+    """Claim as many jobs of a file that has no others."""
+    return _claim_behind(_FINAL, 0, PASSING if size >= PASSING else BATCH)
+
+
+def _claim_behind(row: Row, size: int, passing: int) -> Reading:
+    with a_store_with(size, row) as target:
+        fill(target, passing)
+        with Stopwatch() as watch:
+            for _ in range(0, passing, BATCH):
+                assert len(target.claim(BATCH)) == BATCH
+    return watch.rate(passing)
+
+
+def _backlog(name: str, size: int, *, full: bool = False) -> Case:
+    return Case(
+        name=f"growth/backlog_{name}",
+        ours=backlog,
+        floor=short_backlog,
+        beside="batchq itself with 10,000 waiting",
+        unit="jobs/s",
+        size=size,
+        smoke=1_000,
+        reach=Goal(0.8, 0.95),
+        apart=full,
+        full=full,
+    )
+
+
+def _behind(name: str, row: Row, size: int, *, full: bool = False) -> Case:
+    return Case(
+        name=f"growth/behind_{name}",
+        ours=partial(behind, row),
+        floor=alone,
+        beside="batchq itself, claiming from a file without others",
+        unit="jobs/s",
+        size=size,
+        smoke=1_000,
+        reach=Goal(0.85, 0.95),
+        apart=full,
+        full=full,
+    )
+
+
+CASES: Final = (
+    _backlog("100k", 100_000),
+    _backlog("1m", 1_000_000, full=True),
+    _behind("100k_final", _FINAL, 100_000),
+    _behind("5m_final", _FINAL, 5_000_000, full=True),
+    _behind("100k_scheduled", _SCHEDULED, 100_000),
+    _behind("1m_scheduled", _SCHEDULED, 1_000_000, full=True),
+    _behind("200k_unknown", _UNKNOWN, 200_000),
+)

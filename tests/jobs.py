@@ -1,0 +1,93 @@
+"""A store that remembers and fails as told, a slow road to it, and short commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import attrs
+import trio
+
+from batchq import JobState, QueueManager
+from batchq.core.job import Answers, ClaimRequest, Group, JobFilter, JobRecord, NewJob
+from batchq.stores.base import Store
+from batchq.stores.memory import MemoryStore
+
+__all__ = [
+    "Hops",
+    "WatchedStore",
+    "claim",
+    "jobs_in",
+    "new_job",
+    "nothing_is_leased",
+    "store_of",
+]
+
+
+def no_trouble(_: Group) -> Exception | None:
+    return None
+
+
+class WatchedStore(MemoryStore):
+    """A memory store that remembers what it committed, and fails as told.
+
+    Attributes:
+        groups: what was committed, in order.
+        trouble: what the next commits raise, one each.
+        refuses: what a commit of this group raises; None: nothing.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] | None = trio.current_time) -> None:
+        super().__init__(clock=clock)
+        self.groups: list[Group] = []
+        self.trouble: list[BaseException] = []
+        self.refuses: Callable[[Group], BaseException | None] = no_trouble
+
+    def commit(self, group: Group) -> Answers:
+        error = self.trouble.pop(0) if self.trouble else self.refuses(group)
+        if error is not None:
+            raise error
+        answers = super().commit(group)
+        self.groups.append(group)
+        return answers
+
+
+@attrs.define
+class Hops:
+    """A road to the store on which each commit takes a while, as in a thread.
+
+    Attributes:
+        takes: how long [s].
+        count: commits that went that way.
+    """
+
+    takes: float = 0.0
+    count: int = 0
+
+    async def __call__(self, call: Callable[[Group], Answers], group: Group, /) -> Answers:
+        self.count += 1
+        await trio.sleep(self.takes)
+        return call(group)
+
+
+def new_job(payload: object = 0, *, queue: str = "q", delay: float = 0.0) -> NewJob:
+    return NewJob(queue=queue, handler=queue, payload=str(payload).encode(), delay=delay)
+
+
+def claim(limit: int = 1, *, queue: str = "q", lease: float = 30.0) -> ClaimRequest:
+    return ClaimRequest(queue=queue, handlers=(queue,), limit=limit, lease=lease, worker="w")
+
+
+def store_of(manager: QueueManager) -> Store:
+    return manager._ledgers.get().store
+
+
+def jobs_in(where: QueueManager | Store, *ids: int) -> list[JobRecord]:
+    """Read these jobs, or all there are."""
+    store: Any = store_of(where) if isinstance(where, QueueManager) else where
+    found: Iterable[JobRecord] = store.get(ids) if ids else store.find(JobFilter(), limit=100_000)
+    return list(found)
+
+
+def nothing_is_leased(where: QueueManager | Store) -> bool:
+    return all(job.state is not JobState.PROCESSING for job in jobs_in(where))

@@ -1,0 +1,360 @@
+"""Tests of the tests: faults planted in a copy of the engine, each of which must be found.
+
+Run:    python -m tests.teeth [word ...]      (only faults whose names have a word in them)
+Shows:  one line per fault, found or MISSED; the exit code says whether any was missed.
+
+Faults of the core are hunted by the histories of the state machine and its model, those of
+the shell by its own tests.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+__all__ = ["FAULTS", "Fault", "hunt", "plant"]
+
+ROOT: Final = Path(__file__).parent.parent
+EXAMPLES: Final = 500  # as before a merge
+LONGEST: Final = 600.0  # seconds: a fault that hangs the tests is found, too
+
+# No shrinking: that it fails is all that is asked.
+HISTORIES: Final = f"""
+from hypothesis import Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+from tests.core.test_batcher_machine import BatcherMachine
+from tests.core.test_busy_histories import test_a_long_history_is_that_of_the_model
+how = settings(
+    max_examples={EXAMPLES}, phases=[Phase.generate], derandomize=True, database=None,
+    deadline=None, report_multiple_bugs=False, print_blob=False,
+)
+how(test_a_long_history_is_that_of_the_model)()
+run_state_machine_as_test(BatcherMachine, settings=how)
+"""
+
+
+@attrs.frozen
+class Fault:
+    """A mistake somebody could make.
+
+    Attributes:
+        name: what is wrong.
+        file: where, under `batchq/`.
+        right: the text there, found once.
+        wrong: what stands in its place.
+        tests: what has to find it; nothing: the histories.
+    """
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+    tests: tuple[str, ...] = ()
+
+
+QUEUE: Final = ("tests/test_queue.py",)
+RESULTS: Final = ("tests/test_queue_results.py",)
+CANCELLATION: Final = ("tests/test_queue_cancellation.py",)
+LIFETIME: Final = ("tests/test_queue_lifetime.py",)
+ENQUEUE: Final = ("tests/test_queue_enqueue.py",)
+PUMP: Final = ("tests/test_pump.py", "tests/test_hooks.py")
+
+FAULTS: Final = (
+    Fault(
+        "last in, first out",
+        "core/bucket.py",
+        "taken += [line.popleft() for _ in range(want)]",
+        "taken += [line.pop() for _ in range(want)]",
+    ),
+    Fault(
+        "late by one item",
+        "core/batcher.py",
+        "if pending >= self._batch_size:",
+        "if pending > self._batch_size:",
+    ),
+    Fault(
+        "early by a moment",
+        "core/batcher.py",
+        "if bucket.due() <= now:",
+        "if bucket.due() - 0.01 <= now:",
+    ),
+    Fault(
+        "one slot too many",
+        "core/batcher.py",
+        "if self._paused or self._slots >= self._concurrency or",
+        "if self._paused or self._slots > self._concurrency or",
+    ),
+    Fault(
+        "no drain",
+        "core/batcher.py",
+        "if self._draining:\n            return T",
+        "if False:\n            return T",
+    ),
+    Fault(
+        "one retry too few",
+        "core/retry.py",
+        "return attempts <= self.max_retries and",
+        "return attempts < self.max_retries and",
+    ),
+    Fault(
+        "a cancelled entry keeps its seat",
+        "core/waiting.py",
+        "        room.forget(entry)\n        self.size -= 1\n",
+        "        room.forget(entry)\n",
+    ),
+    Fault(
+        "the oldest of the worst level is dropped",
+        "core/admission.py",
+        "return max(waiting, key=_by_id)",
+        "return min(waiting, key=_by_id)",
+    ),
+    Fault(
+        "throttle ignored",
+        "core/limits.py",
+        "self.next_start = max(self.next_start, now + self.throttle)",
+        "self.next_start = max(self.next_start, now)",
+    ),
+    Fault(
+        "delay ignored",
+        "core/admission.py",
+        "self._waiting.delay(entry, now + delay)",
+        "self._waiting.delay(entry, now)",
+    ),
+    Fault(
+        "a cancelled entry is still processed",
+        "core/bucket.py",
+        "plain = not self._again and not self._dead",
+        "plain = not self._again",
+    ),
+    Fault(
+        "an entry settles twice",
+        "core/settling.py",
+        "            if entry.code != IN_FLIGHT:\n                continue\n            if not (",
+        "            if not (",
+    ),
+    Fault(
+        "flush waits for what was delayed",
+        "core/batcher.py",
+        "waiting = {entry for entry, due in again if due is None}",
+        "waiting = {entry for entry, _ in again}",
+    ),
+    Fault(
+        "the last of the blocked producers comes first",
+        "core/admission.py",
+        "            producer = self.producers.popleft()\n            if not",
+        "            producer = self.producers.pop()\n            if not",
+    ),
+    Fault(
+        "a retry goes to the tail",
+        "core/bucket.py",
+        "bisect.insort(self.returned[entry.priority], entry, key=_by_id)",
+        "self.returned[entry.priority].append(entry)",
+    ),
+    Fault(
+        "an abandoned failure is retried",
+        "core/settling.py",
+        "if self.retry is None or entry.abandoned:",
+        "if self.retry is None:",
+    ),
+    Fault(
+        "a settled entry keeps its item",
+        "core/entry.py",
+        "        self.item = None  # type",
+        "        self.code = code  # type",
+    ),
+    Fault(
+        "resume leaves producers waiting",
+        "core/batcher.py",
+        "self.door.set_intake(Intake.OPEN)\n        self.door.let_in(now)",
+        "self.door.set_intake(Intake.OPEN)",
+    ),
+    Fault(
+        "a late answer counts after an interruption",
+        "core/batcher.py",
+        "        del self._running[batch]\n        again",
+        "        again",
+    ),
+    Fault(
+        "a wake-up is lost",
+        "queue.py",
+        "self._batcher.resume(trio.current_time())\n        self._pump.wake()",
+        "self._batcher.resume(trio.current_time())",
+        QUEUE + LIFETIME,
+    ),
+    Fault(
+        "the slot is free before the hooks",
+        "pump.py",
+        "            self._tell_call(batch, results, now, current=current)\n",
+        "            self.batcher.release()\n"
+        "            self._tell_call(batch, results, now, current=current)\n"
+        "            self.batcher._slots += 1\n",
+        PUMP,
+    ),
+    Fault(
+        "calls share a context",
+        "pump.py",
+        "self._context.run(self._nursery.start_soon, self._call, batch)",
+        "self._nursery.start_soon(self._call, batch)",
+        PUMP,
+    ),
+    Fault(
+        "a call taken back before it began is made",
+        "pump.py",
+        "        if scope is None or _cancelled():  # taken back before it began\n"
+        "            self.batcher.release()\n        else:\n"
+        "            await self._run(batch, scope)\n",
+        "        await self._run(batch, scope or trio.CancelScope())\n",
+        LIFETIME + CANCELLATION,
+    ),
+    Fault(
+        "the time limit is not kept",
+        "pump.py",
+        "scope.deadline = trio.current_time() + self.timeout",
+        "scope.deadline = math.inf",
+        RESULTS,
+    ),
+    Fault(
+        "an entry is admitted before the cancel point",
+        "queue.py",
+        "        await trio.lowlevel.checkpoint_if_cancelled()\n        entry: Any = self._admit("
+        "item, priority, self._pump.now or self._pump.begin(), delay=delay)\n",
+        "        entry: Any = self._admit(item, priority, self._pump.begin(), delay=delay)\n"
+        "        await trio.lowlevel.checkpoint_if_cancelled()\n",
+        CANCELLATION,
+    ),
+    Fault(
+        "a cancelled caller leaves its item behind",
+        "queue.py",
+        "await entry.wait_or(entry.cancel)",
+        "await entry.wait()",
+        CANCELLATION,
+    ),
+    Fault(
+        "what ends the block comes in a group",
+        "nest.py",
+        "            crash = _crash(group)\n",
+        "            crash: BaseException | None = group\n",
+        CANCELLATION,
+    ),
+    Fault(
+        "entries are hidden from the garbage collector",
+        "handle.py",
+        "class Entry(core.Entry[T, R]):",
+        "class Entry(core.Entry[T, R], gc=False):",
+        ENQUEUE,
+    ),
+    Fault(
+        "a drain joins no other",
+        "milestones.py",
+        "drain.deadline = min(drain.deadline, now + timeout)",
+        "drain.deadline = now + timeout",
+        LIFETIME,
+    ),
+    Fault(
+        "the 64th call goes on",
+        "queue.py",
+        "        if self._calls % _SCHEDULE_EVERY:\n",
+        "        if self._calls:\n",
+        ENQUEUE,
+    ),
+)
+
+
+def plant(fault: Fault, package: Path) -> None:
+    """Put a fault into a copy of the package.
+
+    Raises:
+        ValueError: its place is not there, or there is more than one.
+    """
+    path = package / fault.file
+    text = path.read_text()
+    if text.count(fault.right) != 1:
+        raise ValueError(f"{fault.name}: found {text.count(fault.right)} times in {fault.file}")
+    path.write_text(text.replace(fault.right, fault.wrong))
+
+
+def check_places() -> None:
+    """Raise `ValueError` if a fault has no place in the engine any more, or two."""
+    with copy_of_the_engine() as folder:
+        for fault in FAULTS:
+            text = (folder / "batchq" / fault.file).read_text()
+            plant(fault, folder / "batchq")
+            (folder / "batchq" / fault.file).write_text(text)
+
+
+@contextmanager
+def copy_of_the_engine() -> Iterator[Path]:
+    """Copy the package and its tests to a folder of their own."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("batchq", "tests"):
+            ignored = shutil.ignore_patterns("__pycache__", ".hypothesis")
+            shutil.copytree(ROOT / name, Path(folder, name), ignore=ignored)
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        yield Path(folder)
+
+
+def passes(folder: Path, tests: tuple[str, ...]) -> bool:
+    """Say whether the tests pass in a copy."""
+    how = (
+        ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+        if tests
+        else ["-c", HISTORIES]
+    )
+    try:
+        done = subprocess.run(
+            [sys.executable, *how],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            timeout=LONGEST,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
+
+
+def hunt(fault: Fault) -> bool:
+    """Say whether the tests find a fault."""
+    with copy_of_the_engine() as folder:
+        plant(fault, folder / "batchq")
+        return not passes(folder, fault.tests)
+
+
+def all_pass(suites: set[tuple[str, ...]], pool: ThreadPoolExecutor) -> bool:
+    """Say whether the tests that hunt pass where nothing is wrong."""
+    with copy_of_the_engine() as folder:
+        return all(pool.map(partial(passes, folder), suites))
+
+
+def main(words: list[str]) -> int:
+    """Hunt every fault; return how many were missed."""
+    check_places()
+    faults = [fault for fault in FAULTS if not words or any(word in fault.name for word in words)]
+    began, missed = time.monotonic(), 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        if not all_pass({fault.tests for fault in faults}, pool):
+            print("the tests fail where nothing is wrong")  # noqa: T201 - it is a script
+            return 1
+        for fault, found in zip(faults, pool.map(hunt, faults), strict=True):
+            print(f"{'found ' if found else 'MISSED'}  {fault.name}", flush=True)  # noqa: T201
+            missed += not found
+    took = time.monotonic() - began
+    print(f"{len(faults) - missed} of {len(faults)} found in {took:.0f} s")  # noqa: T201
+    return missed
+
+
+if __name__ == "__main__":
+    sys.exit(min(main(sys.argv[1:]), 1))

@@ -1,0 +1,248 @@
+"""Leases of jobs that run: kept while they run, and what happens when they are lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from batchq import Job, JobHooks, JobState, QueueManager, Receipt, Result
+from batchq.core.job import Extended, Extension, Group, Settled, Settlement, Verdict
+from batchq.errors import StoreBusy
+from tests.jobs import WatchedStore, claim, jobs_in, nothing_is_leased, store_of
+
+
+@pytest.fixture
+def store() -> WatchedStore:
+    return WatchedStore()
+
+
+def steal(store: WatchedStore, ids: Iterable[int] | None = None) -> list[Receipt]:
+    """Claim these jobs, or all, as another worker does after their leases ran out."""
+    stolen = list[Receipt]()
+    for job in jobs_in(store):
+        if ids is None or job.id in ids:
+            used_up = Settlement(Receipt(job.id, job.attempt), Verdict.RELEASE)
+            taken = claim(1, queue=job.queue, lease=1000)
+            answers = WatchedStore.commit(store, Group(settle=[used_up], claim=[taken]))
+            stolen += [job.receipt for job in answers.claim[0].jobs]
+    return stolen
+
+
+async def test_a_lease_is_extended_three_times_as_long_as_the_handler_runs(
+    store: WatchedStore, autojump_clock: MockClock
+) -> None:
+    manager = QueueManager(store, lease=3)
+    runs = list[int]()
+
+    @manager.batch_handler(batch_size=1, concurrency=2, flush_interval=0)
+    async def work(jobs: list[Job[int]]) -> None:
+        runs.append(jobs[0].attempt)
+        await trio.sleep(30)
+
+    other = QueueManager(store, lease=3)
+    other.batch_handler(batch_size=1, name="work")(work.function)
+
+    async with manager.working(), other.working():
+        await work.enqueue(1)
+        for _ in range(29):
+            await trio.sleep(1)
+            [job] = jobs_in(store)
+            assert job.due_at is not None
+            assert 2 <= job.due_at - trio.current_time() <= 3
+        await trio.sleep(2)
+    assert runs == [1]
+    assert jobs_in(store)[0].state is JobState.COMPLETED
+    extensions = [group for group in store.groups if group.extend]
+    assert len(extensions) in {29, 30}  # the last one is due as the call ends
+
+
+async def test_a_lease_outlasts_two_extensions_that_fail(
+    store: WatchedStore, autojump_clock: MockClock
+) -> None:
+    manager = QueueManager(store, lease=30, poll_interval=999)  # nothing else in their commits
+    errors, runs = list[Exception](), list[int]()
+
+    @manager.batch_handler(batch_size=1, hooks=JobHooks(on_store_error=errors.append))
+    async def work(jobs: list[Job[int]]) -> None:
+        runs.append(jobs[0].attempt)
+        await trio.sleep(60)
+
+    refuse = iter([True, True, False, True, True] + [False] * 99)
+
+    def refuses(group: Group) -> Exception | None:
+        return StoreBusy("locked") if bool(group.extend) and next(refuse) else None
+
+    store.refuses = refuses
+    async with manager.working():
+        await work.enqueue(1)
+        await trio.sleep(70)
+    assert runs == [1]
+    assert [str(error) for error in errors] == ["locked"] * 4
+    assert jobs_in(store)[0].attempt == 1
+
+
+async def test_the_call_is_cancelled_when_all_its_jobs_are_lost_and_the_thieves_keep_them(
+    store: WatchedStore, autojump_clock: MockClock
+) -> None:
+    lost, ended = list[tuple[int, int]](), list[float]()
+    manager = QueueManager(store, lease=30)
+
+    @manager.batch_handler(
+        batch_size=2, hooks=JobHooks(on_lease_lost=lambda job: lost.append((job.id, job.attempt)))
+    )
+    async def work(items: list[int]) -> None:
+        try:
+            await trio.sleep(100)
+        finally:
+            ended.append(trio.current_time())
+
+    async with manager.working():
+        await work.enqueue_many([1, 2])
+        await trio.sleep(15)
+        stolen = steal(store)
+        await trio.sleep(50)
+        assert ended == [20.0]  # the next extension tells
+        assert lost == [(1, 1), (2, 1)]
+    assert [job.attempt for job in jobs_in(store)] == [2, 2]
+    again = [Settlement(receipt, Verdict.OK) for receipt in stolen]
+    assert store.commit(Group(settle=again)).settle == [Settled.APPLIED] * 2
+
+
+async def test_the_others_of_the_batch_go_on_when_one_is_lost(
+    store: WatchedStore, autojump_clock: MockClock
+) -> None:
+    lost = list[int]()
+    manager = QueueManager(store, hooks=JobHooks(on_lease_lost=lambda job: lost.append(job.id)))
+
+    @manager.batch_handler(batch_size=3)
+    async def work(items: list[int]) -> list[int]:
+        await trio.sleep(25)
+        return items
+
+    async with manager.working():
+        await work.enqueue_many([1, 2, 3])
+        await trio.sleep(5)
+        [stolen] = steal(store, [2])
+        await trio.sleep(30)
+    assert lost == [2]
+    assert [job.state.value for job in jobs_in(store)] == ["completed", "processing", "completed"]
+    assert store.commit(Group(extend=[Extension([stolen], 9)])).extend == [[Extended.OK]]
+
+
+async def test_a_settlement_that_comes_too_late_changes_nothing_and_is_told(
+    store: WatchedStore, autojump_clock: MockClock
+) -> None:
+    lost, processed = list[int](), list[int]()
+    hooks = JobHooks(
+        on_lease_lost=lambda job: lost.append(job.id),
+        on_processed=lambda job, _: processed.append(job.id),
+    )
+    manager = QueueManager(store, hooks=hooks)
+
+    @manager.batch_handler(batch_size=2)
+    async def work(items: list[int]) -> list[int]:
+        await trio.sleep(5)
+        return items
+
+    async with manager.working():
+        await work.enqueue_many([1, 2])
+        await trio.sleep(2)
+        steal(store, [1])
+        await trio.sleep(4)
+        assert (lost, processed) == ([1], [2])
+    first, second = jobs_in(store)
+    assert (first.state, first.value, first.attempt) == (JobState.PROCESSING, None, 2)
+    assert second.state is JobState.COMPLETED
+
+
+async def test_what_is_lost_before_it_started_is_never_run(
+    store: WatchedStore, autojump_clock: MockClock
+) -> None:
+    runs, lost = list[int](), list[int]()
+    manager = QueueManager(store, hooks=JobHooks(on_lease_lost=lambda job: lost.append(job.id)))
+
+    @manager.batch_handler(batch_size=1, concurrency=1, prefetch=2)
+    async def work(items: list[int]) -> None:
+        runs.extend(items)
+        await trio.sleep(25)
+
+    async with manager.working():
+        await work.enqueue_many([1, 2, 3])
+        await trio.sleep(5)
+        steal(store, [2])
+        await trio.sleep(80)
+    assert (runs, lost) == ([1, 3], [2])
+
+
+async def test_an_early_verdict_of_a_lost_job_is_dropped(
+    store: WatchedStore, autojump_clock: MockClock
+) -> None:
+    manager = QueueManager(store)
+
+    @manager.batch_handler(batch_size=2)
+    async def work(jobs: list[Job[int]]) -> None:
+        await trio.sleep(15)
+        jobs[0].settle(Result.ok("mine"))
+        await trio.sleep(5)
+
+    async with manager.working():
+        await work.enqueue_many([1, 2])
+        await trio.sleep(5)
+        steal(store, [1])
+        await trio.sleep(25)
+    first, second = jobs_in(store)
+    assert (first.state, first.value) == (JobState.PROCESSING, None)
+    assert second.state is JobState.COMPLETED
+
+
+async def test_two_managers_on_one_store_never_run_the_same_attempt_twice(
+    store: WatchedStore, autojump_clock: MockClock
+) -> None:
+    runs = list[tuple[int, int]]()
+
+    def worker(seed: int) -> QueueManager:
+        manager = QueueManager(store, lease=2, poll_interval=0.25)
+
+        @manager.batch_handler(batch_size=3, flush_interval=0.125, concurrency=2)
+        async def work(jobs: list[Job[int]]) -> list[Result[int]]:
+            runs.extend((job.id, job.attempt) for job in jobs)
+            await trio.sleep((jobs[0].id * seed) % 5)
+            return [
+                Result.snooze(0.5) if (job.id + job.attempt) % 3 == 0 else Result.ok(job.payload)
+                for job in jobs
+            ]
+
+        return manager
+
+    managers = [worker(seed) for seed in (3, 7, 11)]
+    async with managers[0].working(), managers[1].working(), managers[2].working():
+        handler = managers[0]._registry.handlers["work"]
+        for number in range(60):
+            await handler.add(number)
+            await trio.sleep(0.0625)
+        await trio.sleep(100)
+    assert len(runs) == len(set(runs)) >= 60
+    assert {job.state for job in jobs_in(store)} == {JobState.COMPLETED}
+
+
+async def test_a_dead_workers_job_comes_back_within_its_lease_and_a_poll(
+    store: WatchedStore, autojump_clock: MockClock
+) -> None:
+    manager = QueueManager(store, lease=30, poll_interval=1)
+    runs = list[float]()
+
+    @manager.handler
+    async def work() -> None:
+        runs.append(trio.current_time())
+
+    await work.enqueue()
+    store.commit(Group(claim=[claim(1, queue="work", lease=30)]))  # and nothing more of it
+    async with manager.working():
+        await trio.sleep(40)
+    assert len(runs) == 1
+    assert 30 <= runs[0] <= 31
+    assert [failure.line.message for failure in store_of(manager).errors()] == ["lease ran out"]
+    assert nothing_is_leased(store)

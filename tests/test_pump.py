@@ -1,0 +1,123 @@
+"""The pump: each call by itself, and nothing started that was taken back."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+import trio
+
+from batchq import Hooks
+from batchq.core.batch import Batch
+from batchq.core.result import Result
+from batchq.errors import DrainTimeout
+from batchq.pump import _inside
+from batchq.work_queue import work_queue
+from tests.calls import Calls, Clock, batched
+
+_setting: ContextVar[str] = ContextVar("setting", default="unset")
+
+
+async def test_what_one_call_sets_the_next_does_not_see(autojump_clock: Clock) -> None:
+    seen: list[str] = []
+
+    async def processor(batch: Batch[Any]) -> None:
+        seen.append(_setting.get())
+        _setting.set("of a call")
+
+    _setting.set("outside")
+    async with batched(processor, batch_size=1, flush_interval=0) as queue:
+        await queue.enqueue_many("abc")
+        await queue.wait_idle()
+        await queue.enqueue("d")
+    assert seen == ["outside"] * 4
+
+
+async def test_calls_in_a_row_leave_no_trail_of_marks(autojump_clock: Clock) -> None:
+    outer: list[object] = []
+
+    async def processor(_: Batch[Any]) -> None:
+        mark = _inside.get()
+        assert mark is not None
+        outer.append(mark.outer)
+
+    async with batched(processor, batch_size=1) as queue:
+        await queue.enqueue_many(range(50))
+    assert outer == [None] * 50
+
+
+async def test_a_queue_inside_a_call_of_another_may_be_waited_for(autojump_clock: Clock) -> None:
+    async def outer(batch: Batch[Any]) -> list[Any]:
+        async with batched(Calls(list)) as inner:
+            entries = await inner.enqueue_many(list(batch))
+            await inner.flush()
+            with pytest.raises(RuntimeError):
+                await queue.flush()
+            return [await entry.result() for entry in entries]
+
+    async with batched(outer) as queue:
+        entry = await queue.enqueue("a")
+        await queue.flush()
+        assert await entry.result() == "a"
+
+
+async def test_the_slot_is_free_only_after_the_last_hook(autojump_clock: Clock) -> None:
+    running: list[int] = []
+
+    def look(*_: object) -> None:
+        running.append(queue.stats().running)
+
+    async with batched(Calls(), batch_size=1, hooks=Hooks(on_batch_complete=look)) as queue:
+        await queue.enqueue_many("ab")
+    assert running == [1, 1]
+    assert queue.stats().running == 0
+
+
+async def test_verdicts_are_written_before_the_slot_is_free(autojump_clock: Clock) -> None:
+    written: list[tuple[float, list[Any]]] = []
+
+    async def verdicts(batch: Batch[Any], results: Any) -> None:  # noqa: ANN401 - results
+        await trio.sleep(1)
+        written.append((trio.current_time(), [result.success for result in results]))
+
+    answers: list[Result[Any]] = [Result.ok(), Result.retry(), Result.snooze(5)]
+    calls = Calls(lambda _: answers)
+    queue = work_queue(calls, verdicts, batch_size=3, flush_interval=0)
+    async with queue:
+        entries = queue.enqueue_many_nowait("abcdef")
+        await queue.wait_idle()
+    assert written == [(1, [True, False, None]), (2, [True, False, None])]
+    assert calls.times == [0, 1]
+    # What would come again leaves: its store brings it back.
+    assert [entry.status.value for entry in entries[:3]] == ["succeeded", "failed", "cancelled"]
+
+
+async def test_verdicts_are_written_even_when_the_queue_is_cancelled(
+    autojump_clock: Clock,
+) -> None:
+    written: list[float] = []
+
+    async def verdicts(batch: Batch[Any], results: Any) -> None:  # noqa: ANN401 - results
+        await trio.sleep(3)
+        written.append(trio.current_time())
+
+    with trio.move_on_after(1):
+        async with work_queue(Calls(), verdicts, flush_interval=0) as queue:
+            await queue.enqueue("a")
+            await trio.sleep_forever()
+    assert written == [3]
+
+
+async def test_an_interrupted_call_writes_no_verdict(autojump_clock: Clock) -> None:
+    written: list[object] = []
+
+    async def verdicts(batch: Batch[Any], results: Any) -> None:  # noqa: ANN401 - results
+        written.append(batch)
+
+    async with work_queue(Calls(takes=9), verdicts, flush_interval=0) as queue:
+        await queue.enqueue("a")
+        await trio.sleep(1)
+        with pytest.raises(DrainTimeout):
+            await queue.drain(0)
+    assert not written
