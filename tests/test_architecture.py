@@ -42,8 +42,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pump": CORE | {"hooks", "handle", "teller"},
     "milestones": CORE | {"pump"},
     "nest": CORE,
+    "saver": CORE,
     "entrance": CORE | {"handle", "pump"},
-    "queue": CORE | {"hooks", "handle", "pump", "milestones", "nest", "entrance"},
+    "queue": CORE | {"hooks", "handle", "pump", "milestones", "nest", "entrance", "saver"},
     "work_queue": CORE | {"pump", "queue"},
     "job_handle": CORE | {"handle"},
     "handler": CORE | {"context", "handle", "job_handle"},
@@ -125,6 +126,7 @@ BROAD_EXCEPT: dict[tuple[str, str], str] = {
     ("workers.py", "Workers.__aenter__"): "what has begun to work is stopped in order",
     ("persistence/settings.py", "Persistence._ask"): "a storage may be the user's code",
     ("persistence/settings.py", "Persistence.load"): "what was acquired is given up first",
+    ("saver.py", "Saver.restore"): "what was acquired is given up first",
     ("bridge.py", "LoopThread._run"): "goes to the thread that waits for it",
     ("portal.py", "_Call.run"): "goes to the caller in another thread or loop",
 }
