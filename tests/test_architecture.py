@@ -126,6 +126,7 @@ BROAD_EXCEPT: dict[tuple[str, str], str] = {
     ("workers.py", "Workers.__aenter__"): "what has begun to work is stopped in order",
     ("persistence/settings.py", "Persistence._ask"): "a storage may be the user's code",
     ("persistence/settings.py", "Persistence.load"): "what was acquired is given up first",
+    ("testing/life.py", "Life._wait_for"): "the processor is the user's code",
     ("saver.py", "Saver.restore"): "what was acquired is given up first",
     ("bridge.py", "LoopThread._run"): "goes to the thread that waits for it",
     ("portal.py", "_Call.run"): "goes to the caller in another thread or loop",

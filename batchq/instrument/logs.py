@@ -72,7 +72,8 @@ class LogWriter:
         failed = sum(result.success is False for result in results)
         self._say("batch done", batch=batch.id, items=len(batch), failed=failed, seconds=seconds)
 
-    def _retry(self, item: object, error: Exception, attempt: int, delay: float) -> None:
+    def _retry(self, item: object, error: Exception, *how: float) -> None:
+        attempt, delay = how
         facts = self._of(item) | {"error": repr(error), "attempt": attempt}
         self._say("item comes again", delay=round(delay, 6), **facts)
 
