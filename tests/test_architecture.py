@@ -154,10 +154,11 @@ CALLED_BY_OTHERS: dict[str, str] = {
 }
 MAX_METHODS = 12
 # QueueManager delegates in one line each.
-# Batcher is the whole surface of the core; RichWaiting answers the twelve questions of Waiting,
-# and takes in and changes what that one never has.
+# Batcher is the whole surface of the core, each method asks one room. Waiting answers its
+# questions; RichWaiting the same, and takes in and changes what that one never has.
 MAX_METHODS_OF: dict[str, float] = {
-    "BatchedQueue": 18, "QueueManager": float("inf"), "Batcher": 14, "RichWaiting": 15,
+    "BatchedQueue": 18, "QueueManager": float("inf"), "Batcher": 14, "RichWaiting": 16,
+    "Waiting": 13,
 }  # fmt: skip
 
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef

@@ -460,3 +460,51 @@ async def test_what_a_user_function_raises_is_its_own_callers(autojump_clock: Cl
         assert queue.stats().enqueued == 0
         await queue.enqueue(4)
     assert calls.items == [[4]]
+
+
+# ---- Strategies.
+
+
+def by_type(items: list[str]) -> list[list[str]]:
+    groups: dict[str, list[str]] = {}
+    for item in items:
+        groups.setdefault(item[0], []).append(item)
+    return [group[:5] for group in groups.values()]
+
+
+async def test_s12_a_strategy_that_forgets_items_is_asked_again(autojump_clock: Clock) -> None:
+    calls = Calls()
+    async with batched(calls, batch_size=5, flush_interval=15, batching_strategy=by_type) as queue:
+        await queue.enqueue_many([*["A"] * 12, *["B"] * 3])
+        await trio.sleep(20)
+    assert calls.seen[:2] == [(0, ["A"] * 5), (0, ["A"] * 5)]
+    assert sorted(calls.seen[2:]) == [(15, ["A"] * 2), (15, ["B"] * 3)]
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        lambda _: 1 / 0,
+        lambda _: [["stranger"]],
+        lambda items: [items, items],
+        lambda _: 5,
+        lambda _: [],
+        lambda _: [[], []],
+        lambda items: [items[::-1]],
+        lambda items: [[item] for item in items],
+        lambda items: [items[-1:]],
+    ],
+)
+async def test_no_answer_of_a_strategy_loses_or_doubles_an_item(
+    hostile: Any,  # noqa: ANN401
+    autojump_clock: Clock,
+) -> None:
+    calls = Calls()
+    options: dict[str, Any] = {"batching_strategy": hostile, "concurrency": 2}
+    async with batched(calls, batch_size=3, flush_interval=1, **options) as queue:
+        await queue.enqueue_many(list("abcdefgh"))
+        await trio.sleep(10)
+        assert queue.stats().outstanding == 0
+    assert sorted(item for items in calls.items for item in items) == list("abcdefgh")
+    assert max(len(items) for items in calls.items) <= 3
+    assert max(calls.times) <= 1

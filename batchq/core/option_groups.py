@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 Weigh = Callable[[Any], float]
-Strategy = Callable[[Sequence[Any]], Iterable[Iterable[Any]]]
+Strategy = Callable[[list[Any]], Iterable[Iterable[Any]]]
 Merge = Callable[[Any, Any], Any]
 Choice = TypeVar("Choice", bound=Enum)
 

@@ -104,7 +104,7 @@ class Options(TypedDict, total=False):
     partition_by: Callable[[Any], Hashable] | None
     partition_concurrency: int | None
     ordered: bool
-    batching_strategy: Callable[[Sequence[Any]], Iterable[Iterable[Any]]] | None
+    batching_strategy: Callable[[list[Any]], Iterable[Iterable[Any]]] | None
     concurrency: int
     throttle: float
     rate_limit: RateLimit | Sequence[RateLimit] | None

@@ -26,6 +26,7 @@ from batchq.core.expiry import Deadlines, Delays, Slack
 from batchq.core.flushes import Flush, Flushes
 from batchq.core.news import News
 from batchq.core.options import Settings
+from batchq.core.planning import Planning
 from batchq.core.result import Result
 from batchq.core.selection import Selection
 from batchq.core.settling import Settling
@@ -53,6 +54,10 @@ class RichWaiting:
         self.shared = Shared()
         self._news = news
         self._selection = Selection(settings)
+        strategy = settings.order.batching_strategy
+        self._planning = strategy and Planning(
+            strategy, settings, selection=self._selection, news=news
+        )
         self._deadlines = Deadlines(settings.batch.flush_interval, slack)
 
     def __iter__(self) -> Iterator[Entry[Any, Any]]:
@@ -164,12 +169,18 @@ class RichWaiting:
 
     def choose(self, now: float, *, why: Trigger | None) -> Choice | None:
         """Choose the next batch; nothing is taken out."""
-        del now  # `advance` has seen who is due
-        bucket = self._selection.best(everything=why is not None)
+        if self._planning is not None:
+            return self._planning.choose(why, ask=now > -math.inf)
+        bucket = self._selection.best(why)  # `advance` has seen who is due
         if bucket is None:
             return None
         entries = self._selection.head(bucket)
         return Choice(len(entries), self._selection.trigger(bucket, why), entries, bucket)
+
+    def end_step(self) -> None:
+        """Note that nothing more starts in this step."""
+        if self._planning is not None:
+            self._planning.forget()
 
     def take(self, choice: Choice) -> Sequence[Entry[Any, Any]]:
         """Take the entries of a choice out; they are IN_FLIGHT."""
@@ -178,12 +189,14 @@ class RichWaiting:
             self._count_out(entry)
             self._deadlines.started(entry)
         self._selection.serve(choice.place, entries)
+        if self._planning is not None:
+            self._planning.took()
         self._deadlines.tidy(self.pending)
         return entries
 
     def next_ready(self, *, later: bool = False) -> float:
         """Return from when on a batch is ready without a further event [s]; -inf: now."""
-        if not later and self._selection.best(everything=False) is not None:
+        if not later and self._selection.best(None) is not None:
             return -math.inf
         return min(self._deadlines.next_due(), self.delays.next_end)
 

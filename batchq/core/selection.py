@@ -21,7 +21,7 @@ import attrs
 from batchq.core.batch import Trigger
 from batchq.core.entry import DELAYED, IN_FLIGHT, Entry
 from batchq.core.options import Settings
-from batchq.core.sorted_bucket import SortedBucket
+from batchq.core.sorted_bucket import LOUD, SortedBucket
 
 __all__ = ["Partition", "Selection"]
 
@@ -141,7 +141,7 @@ class Selection:
             return
         rank = bucket.rank()
         bucket.add(entry)
-        if bucket.rank() < rank:
+        if bucket.rank() < rank or self._wakes(bucket):
             self._list(bucket)
         elif not bucket.listed:
             self._look_at(bucket)
@@ -159,7 +159,9 @@ class Selection:
         """Note that an entry may not wait for company any longer."""
         bucket = entry.more.place
         bucket.mark_due(entry, reason)
-        if not bucket.listed:
+        if self._wakes(bucket):
+            self._list(bucket)
+        elif not bucket.listed:
             self._look_at(bucket)
 
     def change(self, entry: Entry[Any, Any], *, priority: int, weight: float) -> None:
@@ -180,23 +182,27 @@ class Selection:
         if self._ordered:
             self.partition(entry.more.partition).hold(entry)
 
-    def best(self, *, everything: bool) -> SortedBucket | None:
+    def best(self, why: Trigger | None) -> SortedBucket | None:
         """Return the bucket whose turn it is, among the ready ones whose partition may start.
 
         Args:
-            everything: whether every bucket is ready.
+            why: why every bucket is ready; None: only those that are of their own.
         """
-        line = self._all if everything else self._ready
+        line = self._ready if why is None else self._all
         while (bucket := line.first()) is not None:
-            if not everything and not self._is_ready(bucket):
+            if bucket.hushed is why or (why is None and not self._is_ready(bucket)):
                 bucket.listed = False
                 line.pop()
-            elif self._blocked(bucket):
+            elif self.is_blocked(bucket):
                 bucket.home.parked = True
                 line.pop()
             else:
                 return bucket
         return None
+
+    def hush(self, bucket: SortedBucket, why: Trigger | None) -> None:
+        """Pass a bucket over, as long as nothing changes in it, or in `why` it is ready."""
+        bucket.hushed = why
 
     def serve(self, bucket: SortedBucket, entries: Sequence[Entry[Any, Any]]) -> None:
         """Let entries of the bucket go as one batch: it goes behind its equals."""
@@ -290,10 +296,16 @@ class Selection:
         bucket.listed = False  # its place of before may be stale
         self._look_at(bucket)
 
-    def _blocked(self, bucket: SortedBucket) -> bool:
+    def is_blocked(self, bucket: SortedBucket) -> bool:
+        """Whether the partition of a bucket may start nothing now."""
         if bucket.home.running >= self._limit:
             return True
         return self._ordered and not bucket.head(1, math.inf, bucket.home.barrier())
+
+    def _wakes(self, bucket: SortedBucket) -> bool:
+        """Note that something has changed; tell whether the bucket was passed over."""
+        was, bucket.hushed = bucket.hushed, LOUD
+        return was is not LOUD
 
     def _next_turn(self) -> int:
         self._turn += 1

@@ -20,7 +20,9 @@ import attrs
 from batchq.core.batch import Trigger
 from batchq.core.entry import PENDING, Entry
 
-__all__ = ["SortedBucket"]
+__all__ = ["LOUD", "SortedBucket"]
+
+LOUD: Final = object()  # nothing says that the bucket is to be passed over
 
 _MANY: Final = 64  # dead cells that are not worth a rebuild
 
@@ -43,6 +45,7 @@ class SortedBucket:
         weight: what that weighs.
         due: how many of them are due [entries].
         reason: why the last of those became due.
+        hushed: why it was ready when the strategy had nothing to start; LOUD: it had.
     """
 
     home: Any
@@ -54,6 +57,7 @@ class SortedBucket:
     weight: float = 0.0
     due: int = 0
     reason: Trigger = Trigger.INTERVAL
+    hushed: object = LOUD
     _front: list[Cell] = attrs.field(factory=list)
     _heap: list[Cell] = attrs.field(factory=list)
 

@@ -82,6 +82,8 @@ class Starter:
         while batch is None and waiting.expire(now):
             self.door.let_in(now)
             batch = self._start(now)
+        if batch is None:
+            waiting.end_step()
         return batch
 
     def next_deadline(self) -> float:
@@ -119,7 +121,7 @@ class Starter:
         if whole is None and self.slots >= self.concurrency:
             return None
         if self.limits.next_start > now:
-            if whole is not None or self.waiting.choose(now, why=self._why()) is not None:
+            if whole is not None or self._is_ready(now):
                 self.limits.put_off(now)
             return None
         if whole is not None:
@@ -195,6 +197,12 @@ class Starter:
                 later: float = self.waiting.next_ready(later=True)
                 return max(ready, min(self._opens(choice), later))
         return ready
+
+    def _is_ready(self, now: float) -> bool:
+        if self._why() is not None:
+            return bool(self.waiting.pending)
+        ready: float = self.waiting.next_ready()
+        return ready <= now
 
     def _opens(self, choice: Choice) -> float:
         weights = self._weights(choice.entries)

@@ -103,6 +103,9 @@ class Waiting:
             return Choice(pending, self.bucket.reason())
         return None
 
+    def end_step(self) -> None:
+        """Note that nothing more starts in this step: that is nothing to remember here."""
+
     def take(self, choice: Choice) -> list[Entry[Any, Any]]:
         """Take the entries of a choice out; they are IN_FLIGHT."""
         entries = self.bucket.take(choice.count)
