@@ -7,7 +7,6 @@ A batch has no one parent: its span *links* to the spans in which its items were
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
 from collections.abc import Sequence
 from contextvars import Token
 from typing import Any, Final
@@ -43,10 +42,8 @@ class Tracing:
 
     queue: str
     tracer: trace.Tracer = attrs.field(factory=lambda: trace.get_tracer("batchq"))
-    # By an item's identity, oldest first: the same object may be enqueued twice.
-    _origins: defaultdict[int, deque[trace.SpanContext]] = attrs.field(
-        factory=lambda: defaultdict(deque), init=False
-    )
+    # By an item's identity, oldest first.
+    _origins: dict[int, list[trace.Link]] = attrs.field(factory=dict, init=False)
     _open: dict[int, tuple[trace.Span, Token[Any]]] = attrs.field(factory=dict, init=False)
 
     @property
@@ -62,19 +59,12 @@ class Tracing:
     def _enqueue(self, item: object) -> None:
         current = trace.get_current_span().get_span_context()
         if current.is_valid:
-            self._origins[id(item)].append(current)
+            self._origins.setdefault(id(item), []).append(trace.Link(current))
             if len(self._origins) > _MOST:
                 del self._origins[next(iter(self._origins))]
 
     def _links(self, items: Sequence[object]) -> list[trace.Link]:
-        """Take what is known of where items came from; an attempt later it is not told again."""
-        links = []
-        for item in items:
-            if origins := self._origins.get(id(item)):
-                links.append(trace.Link(origins.popleft()))
-                if not origins:
-                    del self._origins[id(item)]
-        return links
+        return [link for item in items for link in self._origins.pop(id(item), [])]
 
     def _start(self, batch: Batch[Any]) -> None:
         facts: dict[str, str | int] = {
