@@ -198,7 +198,7 @@ class Pump(Generic[T, R]):
         # Around the scope: what it lets through of a group of errors and its own Cancelled
         # is an error of the processor, too.
         except Throttled as throttled:
-            return Judged(batch, self._throttled(batch, throttled.retry_after))
+            return Judged(batch, self._throttled(batch, throttled.retry_after), throttled)
         except Exception as error:  # the processor is the user's code
             return self._failed(batch, error)
         if batch not in self._scopes:  # it was interrupted, or nobody wanted it any more
@@ -232,7 +232,15 @@ class Pump(Generic[T, R]):
     def _end(self, batch: Batch[T], judged: Judged) -> None:
         """Settle, tell the hooks, release the slot; without a checkpoint."""
         now, draw = trio.current_time(), self.rng.random()
-        settle = partial(self.batcher.settle, batch, now=now, draw=draw, concerns=judged.batch)
+        settle = partial(
+            self.batcher.settle,
+            batch,
+            now=now,
+            draw=draw,
+            concerns=judged.batch,
+            error=judged.error,
+            spread=self.rng.random() if self.batcher.learns else 0.5,
+        )
         if self.watchers.of_calls:
             results = results_of(judged)
             current = settle(results)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from batchq import (
     Result,
     RetryPolicy,
 )
+from batchq.core.adaptive import AdaptiveBatchSize, AdaptiveConcurrency
 from batchq.core.batch import Batch
 from batchq.core.limits import RateLimit, SlidingWindow, TokenBucket
 from batchq.errors import Throttled
@@ -508,3 +511,48 @@ async def test_no_answer_of_a_strategy_loses_or_doubles_an_item(
     assert sorted(item for items in calls.items for item in items) == list("abcdefgh")
     assert max(len(items) for items in calls.items) <= 3
     assert max(calls.times) <= 1
+
+
+# ---- Adaptivity.
+
+
+async def test_an_adaptive_batch_size_grows_with_the_fixed_cost_of_a_call(
+    autojump_clock: Clock,
+) -> None:
+    sizes: list[int] = []
+
+    async def process(batch: Batch[Any]) -> None:
+        sizes.append(len(batch))
+        await trio.sleep(1 + len(batch) / 64)
+
+    size = AdaptiveBatchSize(max_size=500, target_duration=3.0)
+    rng = random.Random(1)
+    async with batched(process, batch_size=size, flush_interval=0, rng=rng) as queue:
+        await queue.enqueue_many(range(3000))
+        await queue.wait_idle()
+        assert queue.stats().batch_size > 64
+    assert sizes[0] == 1
+    assert max(later / size for size, later in pairwise(sizes)) <= 2
+    assert 90 <= max(sizes) <= 200
+
+
+async def test_adaptive_concurrency_finds_slots_and_gives_them_back(
+    autojump_clock: Clock,
+) -> None:
+    fails = False
+
+    def answer(_: Batch[Any]) -> None:
+        if fails:
+            raise OSError("down")
+
+    calls = Calls(answer, takes=1)
+    limit = AdaptiveConcurrency(max_limit=8)
+    async with batched(calls, batch_size=1, flush_interval=0, concurrency=limit) as queue:
+        await queue.enqueue_many(range(200))
+        await queue.wait_idle()
+        most = queue.stats().concurrency
+        assert most == calls.most == 8
+        fails = True
+        await queue.enqueue_many(range(20))
+        await queue.wait_idle()
+        assert queue.stats().concurrency < most

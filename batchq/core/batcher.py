@@ -100,7 +100,7 @@ class Batcher(Generic[T, R]):
             settings.failure.splits, settings.order.ordered, self._settling, self.news, outages
         )
         bucket = Bucket.of(settings.order.priority_levels, settings.batch.flush_interval)
-        self.waiting: Any = Waiting(bucket, self._settling, settings.batch.batch_size)
+        self.waiting: Any = Waiting(bucket, self._settling, settings.batch.first)
         me = Owner(weakref.ref(owner or self))
         self.door: Admission[T, R] = Admission(
             name, settings.room, settings.order, self.waiting, make, me
@@ -169,6 +169,8 @@ class Batcher(Generic[T, R]):
         now: float,
         draw: float,
         concerns: Batch[T] | None = None,
+        error: Exception | None = None,
+        spread: float = 0.5,
     ) -> bool:
         """End a call: give each of its entries what its answer decides.
 
@@ -179,6 +181,8 @@ class Batcher(Generic[T, R]):
             now: [s].
             draw: uniform in [0, 1): the jitter that its retries share.
             concerns: whose items the answers are, where it is more than `batch`.
+            error: what the call raised; None: it returned.
+            spread: uniform in [0, 1): how an adaptive batch size is varied.
 
         Returns:
             False: it was interrupted meanwhile, and nothing happened.
@@ -206,6 +210,7 @@ class Batcher(Generic[T, R]):
                 [entry for entry in subject.entries if entry.code not in _HERE]
             )
         self._slack.took(now - batch.started_at)
+        self._starter.learn(batch, now, error=error, draw=spread)
         if self.door.producers:
             self.door.let_in(now)
         return True
@@ -301,6 +306,11 @@ class Batcher(Generic[T, R]):
     def size(self) -> int:
         """What waits, pending and delayed [entries]."""
         return self.waiting.size  # type: ignore[no-any-return]  # of Waiting and RichWaiting
+
+    @property
+    def learns(self) -> bool:
+        """Whether sizes are varied, to learn from calls."""
+        return self._starter.learning is not None
 
     @property
     def idle(self) -> bool:

@@ -5,14 +5,16 @@ Small frozen classes, checked once, at construction; nothing downstream checks a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from enum import Enum
 from typing import Any, TypeVar
 
 import attrs
 
+from batchq.core.adaptive import AdaptiveBatchSize, AdaptiveConcurrency
 from batchq.core.bisect import BisectMode, bisect_mode
 from batchq.core.checks import (
+    Validator,
     check_function,
     flag,
     function,
@@ -85,6 +87,16 @@ def _choice(name: str, kind: type[Choice], value: object) -> Choice:
     raise OptionError(f"{name} must be one of {allowed}, got {value!r}")
 
 
+def _or(kind: type, check: Validator) -> Validator:
+    """Make a validator for objects of a kind, and what `check` lets through."""
+
+    def check_both(owner: object, field: attrs.Attribute[Any], value: object) -> None:
+        if not isinstance(value, kind):
+            check(owner, field, value)
+
+    return check_both
+
+
 def _drop_policy(value: object) -> DropPolicy:
     return _choice("drop_policy", DropPolicy, value)
 
@@ -113,7 +125,7 @@ class BatchOptions:
     `flush_interval`, whichever comes first, and there is capacity.
 
     Attributes:
-        batch_size: most items in one batch [items, from 1].
+        batch_size: most items in one batch [items, from 1], or an `AdaptiveBatchSize`.
         flush_interval: longest wait of the oldest waiting item [s]; 0 never waits for
             company, inf or None waits for a full batch.
         weigh: what an item weighs [any unit, finite, from 0]; None: 1 each.
@@ -122,7 +134,9 @@ class BatchOptions:
         oversize: an item heavier than that goes `alone`, or is `reject`ed at enqueue.
     """
 
-    batch_size: int = attrs.field(default=100, validator=whole(1))
+    batch_size: int | AdaptiveBatchSize = attrs.field(
+        default=100, validator=_or(AdaptiveBatchSize, whole(1))
+    )
     flush_interval: float = attrs.field(default=1.0, converter=inf_for_none, validator=seconds())
     weigh: Weigh | None = attrs.field(default=None, validator=function)
     max_batch_weight: float | None = attrs.field(
@@ -133,7 +147,14 @@ class BatchOptions:
     @property
     def largest(self) -> int:
         """The most items that a batch may ever have."""
-        return self.batch_size
+        size = self.batch_size
+        return size.max_size if isinstance(size, AdaptiveBatchSize) else size
+
+    @property
+    def first(self) -> int:
+        """The batch size to begin with."""
+        size = self.batch_size
+        return size.min_size if isinstance(size, AdaptiveBatchSize) else size
 
 
 @attrs.frozen(kw_only=True)
@@ -202,13 +223,15 @@ class PaceOptions:
     """How much runs at once, and how fast.
 
     Attributes:
-        concurrency: most batches in flight [batches, from 1].
+        concurrency: most batches in flight [batches, from 1], or an `AdaptiveConcurrency`.
         throttle: least time from one call's start to the next, over the whole queue [s].
         rate_limit: a `TokenBucket`, a `SlidingWindow` or a list of them: how much may start
             in a time; None is no limit.
     """
 
-    concurrency: int = attrs.field(default=1, validator=whole(1))
+    concurrency: int | AdaptiveConcurrency = attrs.field(
+        default=1, validator=_or(AdaptiveConcurrency, whole(1))
+    )
     throttle: float = attrs.field(default=0.0, validator=seconds())
     rate_limit: tuple[RateLimit, ...] | None = attrs.field(default=None, converter=_rate_limit)
 

@@ -14,6 +14,7 @@ from typing import Any, Final, TypedDict
 
 import attrs
 
+from batchq.core.adaptive import AdaptiveBatchSize, AdaptiveConcurrency
 from batchq.core.bisect import BisectMode
 from batchq.core.checks import inf_for_none
 from batchq.core.limits import RateLimit
@@ -91,7 +92,7 @@ class Options(TypedDict, total=False):
     """What the constructor of a `BatchedQueue` takes, flat; see the classes above."""
 
     name: str
-    batch_size: int
+    batch_size: int | AdaptiveBatchSize
     flush_interval: float | None
     weigh: Callable[[Any], float] | None
     max_batch_weight: float | None
@@ -105,7 +106,7 @@ class Options(TypedDict, total=False):
     partition_concurrency: int | None
     ordered: bool
     batching_strategy: Callable[[list[Any]], Iterable[Iterable[Any]]] | None
-    concurrency: int
+    concurrency: int | AdaptiveConcurrency
     throttle: float
     rate_limit: RateLimit | Sequence[RateLimit] | None
     max_queue_size: int | None

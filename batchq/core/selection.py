@@ -109,7 +109,7 @@ class Selection:
     def __init__(self, settings: Settings) -> None:
         """Make one in which nothing waits."""
         order, limit = settings.order, settings.batch.max_batch_weight
-        self.size = settings.batch.batch_size
+        self.size = settings.batch.first
         self.buckets = 0
         self._ordered = order.ordered
         self._budget = math.inf if limit is None else limit

@@ -33,10 +33,12 @@ class Judged:
         batch: the entries that it concerns: the call's own; where a bisect ends by an
             outage, those of the parts that were not called, too.
         results: one answer per item of `batch`, in order; None: all succeeded.
+        error: what the call raised; None: it returned.
     """
 
     batch: Batch[Any]
     results: Sequence[object] | None
+    error: Exception | None = None
 
 
 @attrs.define(eq=False)
@@ -62,7 +64,7 @@ class Splitting:
         if isinstance(error, ContractError):  # nobody knows what ran
             if batch.bisect is not None:
                 batch.bisect.returned()
-            return Judged(batch, [Result.discard(error)] * len(batch))
+            return Judged(batch, [Result.discard(error)] * len(batch), error)
         if batch.bisect is not None:
             return self._part_raised(batch, error)
         left = [entry for index, entry in enumerate(batch.entries) if index not in batch.early]
@@ -72,8 +74,8 @@ class Splitting:
             bisect = Bisect.of(left, error, transient=self._is_transient, ordered=self.ordered)
             batch.bisect = bisect
             self._tell(batch, error, bisect.first)
-            return Judged(batch, [GOES_ON] * len(batch))
-        return Judged(batch, [failure] * len(batch))
+            return Judged(batch, [GOES_ON] * len(batch), error)
+        return Judged(batch, [failure] * len(batch), error)
 
     def throttled(self, batch: Batch[Any]) -> Sequence[Result[Any]] | None:
         """Say what becomes of a part that is to be called again; None: it is no part."""
@@ -127,15 +129,15 @@ class Splitting:
         if isinstance(step, Split):
             if step.left:
                 self._tell(batch, error, step)
-            return Judged(batch, [GOES_ON] * len(batch))
+            return Judged(batch, [GOES_ON] * len(batch), error)
         if isinstance(step, Alone):
             self.settling.suspects.append(step.entry)
-            return Judged(batch, [Result.fail(error)] * len(batch))
+            return Judged(batch, [Result.fail(error)] * len(batch), error)
         entries = [*batch.entries, *(each for each in step.entries if each not in batch.entries)]
         items = [*batch, *(entry.item for entry in entries[len(batch) :])]
         whole = Batch(batch.id, items, entries, batch.trigger, batch.attempt, batch.partition)
         whole.early = batch.early
-        return Judged(whole, [Result.fail(step.error)] * len(entries))
+        return Judged(whole, [Result.fail(step.error)] * len(entries), error)
 
     def _tell(self, batch: Batch[Any], error: Exception, split: Split) -> None:
         halves = ([entry.item for entry in half] for half in (split.left, split.right))

@@ -13,9 +13,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from batchq.core.adaptive import AdaptiveConcurrency
 from batchq.core.admission import Admission
 from batchq.core.batch import Batch, Trigger
 from batchq.core.entry import IN_FLIGHT, Entry
+from batchq.core.learning import learning
 from batchq.core.limits import Limits
 from batchq.core.news import News
 from batchq.core.options import Settings
@@ -35,7 +37,8 @@ class Starter:
         waiting: what waits.
         limits: what keeps starts apart.
         splitting: the batches that are taken apart.
-        concurrency: most batches in flight [batches].
+        concurrency: most batches in flight, as things are [batches].
+        learning: what calls teach; None: nothing.
         running: the batches whose call runs.
         slots: how many are in flight, those taken apart included [batches].
         batches: calls started [batches].
@@ -58,7 +61,9 @@ class Starter:
         self.waiting = waiting
         self.splitting = splitting
         self.limits = Limits(settings.pace.throttle, settings.pace.rate_limit or ())
-        self.concurrency = settings.pace.concurrency
+        self.learning = learning(settings)
+        slots = settings.pace.concurrency
+        self.concurrency = slots.initial if isinstance(slots, AdaptiveConcurrency) else slots
         self.running: dict[Batch[Any], None] = {}
         self.slots = 0
         self.batches = 0
@@ -106,6 +111,19 @@ class Starter:
         """Free the slot of a batch."""
         self.slots -= 1
         self.waiting.ended(batch)
+
+    def learn(self, batch: Batch[Any], now: float, *, error: Exception | None, draw: float) -> None:
+        """Learn from a call that ended, for what starts from now on."""
+        if self.learning is None:
+            return
+        duration = now - batch.started_at
+        limit = self.learning.limit(now, duration, error)
+        self.concurrency = self.concurrency if limit is None else limit
+        size = None
+        if error is None:
+            size = self.learning.size(len(batch), duration, draw=draw)
+        if size is not None:
+            self.waiting.batch_size = size
 
     def flying(self) -> list[Entry[Any, Any]]:
         """Return what is in flight."""
@@ -169,6 +187,8 @@ class Starter:
         if root is not None:
             batch.bisect, batch.root = root.bisect, root
         self.running[batch] = None
+        if self.learning is not None:
+            self.learning.started(self.slots)
         weights = self._weights(entries)
         self.limits.pay(now, len(entries), None if weights is None else sum(weights))
         return batch
