@@ -60,6 +60,8 @@ class Saver:
     _dirty: bool = attrs.field(default=False, init=False)
     _due: float = attrs.field(default=math.inf, init=False)
     _wake: trio.Event = attrs.field(factory=trio.Event, init=False)
+    # Of the entries that the snapshot has; None: unknown. No entry is kept for it.
+    _print: int | None = attrs.field(default=None, init=False)
 
     async def restore(self, levels: int) -> list[Saved[Any]]:
         """Become the owner of the snapshot, and read it.
@@ -78,6 +80,8 @@ class Saver:
                 then the snapshot is as it was, and nobody owns it.
         """
         records = await self.snapshots.load(self.name)
+        if not records:
+            self._print = _print_of([])
         now = trio.current_time()
         offset, item_type = self.wall() - now, self.snapshots.item_type
         found = read(records, item_type=item_type, offset=offset, now=now, levels=levels)
@@ -92,7 +96,7 @@ class Saver:
         return found.entries
 
     def changed(self) -> None:
-        """Note that something changed: it is saved within `save_interval`."""
+        """Note that something may have changed: if so it is saved within `save_interval`."""
         if not self._dirty:
             self._dirty = True
             interval = self.snapshots.save_interval
@@ -104,10 +108,12 @@ class Saver:
         """Save whenever it is time, or somebody asks, until cancelled."""
         while True:
             await self._wait()
-            asked = self._next
-            save = await self._carry_out()
-            if asked is None:
-                self._complain(save)
+            if self._next is not None:
+                await self._carry_out()
+            elif self._print != _print_of(self.take()):
+                self._complain(await self._carry_out())
+            else:
+                self._dirty, self._due = False, math.inf
 
     async def save(self) -> int:
         """Save, while `run` runs; those who ask while a save runs share the next one.
@@ -161,12 +167,14 @@ class Saver:
     async def _carry_out(self) -> _Save:
         save, self._next = self._next or _Save(), None
         self._dirty, self._due = False, math.inf
-        written = write(self.take(), offset=self.wall() - trio.current_time())
+        entries = list(self.take())
+        written = write(entries, offset=self.wall() - trio.current_time())
+        taken = _print_of(entries)
         save.failure = f"the save of queue {self.name!r} was interrupted; the old one is there"
         try:
             await self.snapshots.save(self.name, written.records)
             save.failure = _unsaved(self.name, written.refused) if written.refused else None
-            save.count = len(written.records)
+            save.count, self._print = len(written.records), taken
             self.tell("on_state_saved", save.count)
         except PersistenceError as error:
             save.failure, save.cause = str(error), error.__cause__
@@ -180,6 +188,13 @@ class Saver:
             error = PersistenceError(save.failure)
             error.__cause__ = save.cause
             self.tell("on_error", error)
+
+
+def _print_of(entries: Iterable[Saved[Any]]) -> int:
+    """Return a number that changes with what would be saved of these entries."""
+    return hash(
+        tuple((it.id, id(it.item), it.priority, it.attempts, it.due, it.solo) for it in entries)
+    )
 
 
 def _unsaved(name: str, refused: list[Unsaved]) -> str:

@@ -63,6 +63,22 @@ async def test_time_runs_from_the_first_change_to_its_save(
     nursery.cancel_scope.cancel()
 
 
+async def test_what_is_in_the_snapshot_already_is_not_saved_again(
+    autojump_clock: Clock, queue: Queue, storage: FaultyStorage, nursery: trio.Nursery
+) -> None:
+    await queue.saver.restore(1)
+    nursery.start_soon(queue.saver.run)
+    queue.saver.changed()
+    await trio.sleep(100)
+    assert storage.saves == []
+    queue.put("a")
+    await trio.sleep(100)
+    queue.saver.changed()
+    await trio.sleep(100)
+    assert [count for _, count in storage.saves] == [1]
+    nursery.cancel_scope.cancel()
+
+
 async def test_a_change_during_a_save_is_in_the_next_one(
     autojump_clock: Clock, queue: Queue, storage: FaultyStorage, nursery: trio.Nursery
 ) -> None:
