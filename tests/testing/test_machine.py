@@ -60,7 +60,21 @@ class MoodyMachine(QueueMachine):
         return item
 
 
+class GroupingMachine(QueueMachine):
+    """A strategy that pairs odd with odd, and leaves some for later."""
+
+    options: ClassVar[Options] = {
+        "batch_size": 2,
+        "flush_interval": 5,
+        "batching_strategy": lambda items: [
+            [item for item in items if item % 2],
+            [item for item in items if not item % 2][:1],
+        ],
+    }
+
+
 TestEcho = EchoMachine.TestCase
+TestGrouping = GroupingMachine.TestCase
 TestMoody = MoodyMachine.TestCase
 
 
@@ -120,6 +134,15 @@ def test_a_wrong_processor_is_found(process: Callable[[Any], Any], fault: str) -
 
 async def echo(batch: Batch[int]) -> list[int]:
     return list(batch)
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [lambda items: [[object()]], lambda items: [items, items], lambda items: items[9]],
+)
+def test_a_wrong_strategy_is_found(strategy: Callable[[Any], Any]) -> None:
+    wrong = machine_with(echo, batching_strategy=strategy, flush_interval=0)
+    assert "StrategyError: " in faults_of(wrong)
 
 
 def test_cancelled_items_that_are_processed_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
