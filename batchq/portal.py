@@ -21,12 +21,13 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar, overload
+from typing import Any, Generic, Protocol, Self, TypeVar, Unpack, overload
 
 import attrs
 import trio
 
 from batchq.bridge import LoopThread, forbid_event_loop, in_trio
+from batchq.core.options import PerCall
 from batchq.errors import QueueClosed
 from batchq.handle import Entry
 from batchq.nest import Nest
@@ -58,6 +59,12 @@ class Served(Protocol[T_contra, R_co]):
         trace: TracebackType | None,
     ) -> bool | None:
         """Finish, then stop."""
+
+
+class _How(PerCall, total=False):
+    """What a call may say of its item."""
+
+    delay: float
 
 
 @attrs.define(eq=False)
@@ -152,7 +159,7 @@ class Portal(Generic[T, R]):
         self._thread = LoopThread(self._serving, name=f"batchq {self.queue.name}")
         self._inward = _Hatch(self._thread.run_soon)
 
-    def process_sync(self, item: T, priority: int | None = None, **options: Any) -> R:  # noqa: ANN401
+    def process_sync(self, item: T, priority: int | None = None, **how: Unpack[_How]) -> R:
         """Hand an item over, block this thread until it is settled, return its own value.
 
         Interrupting it (Ctrl-C) takes the item back, as cancelling `process` does.
@@ -160,7 +167,7 @@ class Portal(Generic[T, R]):
         Args:
             item: as for `BatchedQueue.process`.
             priority: the same.
-            options: the same.
+            how: its delay, weight, partition and so on; the same.
 
         Raises:
             Exception: as `BatchedQueue.process`; the very error.
@@ -168,14 +175,14 @@ class Portal(Generic[T, R]):
         """
         forbid_event_loop("process_sync()", "await portal.process(item)")
         queue: Any = self.queue
-        answer: Future[R] = self._submit(partial(queue.process, item, priority, **options))
+        answer: Future[R] = self._submit(partial(queue.process, item, priority, **how))
         return self._wait(answer)
 
     def enqueue_sync(
         self,
         item: T,
         priority: int | None = None,
-        **options: Any,  # noqa: ANN401
+        **how: Unpack[_How],
     ) -> Entry[T, R]:
         """Hand an item over; blocks this thread until it is admitted, not until it is done.
 
@@ -189,10 +196,10 @@ class Portal(Generic[T, R]):
         """
         forbid_event_loop("enqueue_sync()", "await portal.enqueue(item)")
         queue: Any = self.queue
-        entry: Future[Entry[T, R]] = self._submit(partial(queue.enqueue, item, priority, **options))
+        entry: Future[Entry[T, R]] = self._submit(partial(queue.enqueue, item, priority, **how))
         return self._wait(entry)
 
-    async def process(self, item: T, priority: int | None = None, **options: Any) -> R:  # noqa: ANN401
+    async def process(self, item: T, priority: int | None = None, **how: Unpack[_How]) -> R:
         """Do what `BatchedQueue.process` does, under asyncio.
 
         Many tasks may wait at once; the calls of one turn of the loop travel together.
@@ -204,14 +211,16 @@ class Portal(Generic[T, R]):
         """
         _check_asyncio("process")
         queue: Any = self.queue
-        answer: Future[R] = self._submit(partial(queue.process, item, priority, **options))
+        answer: Future[R] = self._submit(partial(queue.process, item, priority, **how))
         return await self._answer(answer)
 
-    async def enqueue(self, item: T, priority: int | None = None, **options: Any) -> Entry[T, R]:  # noqa: ANN401
+    async def enqueue(
+        self, item: T, priority: int | None = None, **how: Unpack[_How]
+    ) -> Entry[T, R]:
         """Do what `BatchedQueue.enqueue` does, under asyncio; see `enqueue_sync`."""
         _check_asyncio("enqueue")
         queue: Any = self.queue
-        entry: Future[Entry[T, R]] = self._submit(partial(queue.enqueue, item, priority, **options))
+        entry: Future[Entry[T, R]] = self._submit(partial(queue.enqueue, item, priority, **how))
         return await self._answer(entry)
 
     @overload

@@ -102,6 +102,15 @@ def test_a_full_queue_refuses_as_it_does_under_trio() -> None:
             portal.enqueue_sync(2)
 
 
+def test_a_call_may_say_more_of_its_item() -> None:
+    queue = Doubling(flush_interval=float("inf"))
+    with Portal(queue) as portal:
+        portal.enqueue_sync(1, delay=0.05, partition="a")
+        portal.enqueue_sync(2, partition="b")
+        assert portal.call(queue.stats).delayed == 1
+    assert sorted(queue.seen) == [[1], [2]]
+
+
 def test_leaving_the_block_drains() -> None:
     queue = Doubling(flush_interval=float("inf"))
     with Portal(queue) as portal:
