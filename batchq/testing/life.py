@@ -22,9 +22,7 @@ from batchq.queue import BatchedQueue
 __all__ = ["Life", "Step"]
 
 # What lets a queue wait with a slot to spare, in ways that are not followed here.
-_PACED: Final = frozenset(
-    {"throttle", "rate_limit", "ordered", "partition_concurrency", "batch_size", "concurrency"}
-)
+_PACED: Final = {"throttle", "rate_limit", "ordered", "partition_concurrency"}
 _FOR_EVER: Final = 1e9  # longer than any history [s]
 
 
@@ -54,9 +52,7 @@ class Life:
 
     def live(self, steps: Sequence[Step]) -> None:
         """Take the steps one after another, then drain."""
-        size, slots = (self.options.get(name, 1) for name in ("batch_size", "concurrency"))
-        plain = isinstance(size, int) and isinstance(slots, int)
-        self._paced = not plain or bool(_PACED - {"batch_size", "concurrency"} & {*self.options})
+        self._paced = bool(_PACED & self.options.keys())
         trio.run(self._live, steps, clock=trio.testing.MockClock(autojump_threshold=0))
 
     # What may happen.
@@ -137,7 +133,7 @@ class Life:
         if sum(ends.values()) != stats.enqueued:
             self.faults.append(f"I1: {stats.enqueued} items came in, and {ends} add up otherwise")
         now = trio.current_time()
-        idle = stats.running < self.options.get("concurrency", 1) and not self._paused
+        idle = stats.running < stats.concurrency and not self._paused
         for entry in self._items:
             if entry.settled:
                 if self._settled.setdefault(entry, entry.verdict) is not entry.verdict:

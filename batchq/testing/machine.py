@@ -64,8 +64,8 @@ class QueueMachine(RuleBasedStateMachine):
     Attributes:
         items: what is enqueued.
         options: the queue's; any but `hooks` and `persistence`. The capacity that I7
-            speaks of is not followed through `throttle`, limits of partitions and rates,
-            and adaptive sizes: with those it is not checked.
+            speaks of is not followed through `throttle` and the limits of partitions and
+            rates: with those it is not checked.
     """
 
     items: ClassVar[st.SearchStrategy[Any]] = st.integers()

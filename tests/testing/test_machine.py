@@ -11,7 +11,17 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
-from batchq import Backoff, Batch, BatchedQueue, Entry, Result, RetryPolicy, Throttled
+from batchq import (
+    AdaptiveBatchSize,
+    AdaptiveConcurrency,
+    Backoff,
+    Batch,
+    BatchedQueue,
+    Entry,
+    Result,
+    RetryPolicy,
+    Throttled,
+)
 from batchq.core.options import Options
 from batchq.pump import Pump
 from batchq.testing.machine import QueueMachine
@@ -73,7 +83,23 @@ class GroupingMachine(QueueMachine):
     }
 
 
+class LearningMachine(QueueMachine):
+    """Sizes that the queue finds out, levels that age, partitions and weights."""
+
+    options: ClassVar[Options] = {
+        "batch_size": AdaptiveBatchSize(max_size=5),
+        "concurrency": AdaptiveConcurrency(max_limit=3),
+        "priority_levels": 2,
+        "priority_aging": 1.0,
+        "partition_by": lambda item: item % 2,
+        "weigh": lambda item: abs(item) % 5,
+        "max_batch_weight": 10,
+        "flush_interval": 0.5,
+    }
+
+
 TestEcho = EchoMachine.TestCase
+TestLearning = LearningMachine.TestCase
 TestGrouping = GroupingMachine.TestCase
 TestMoody = MoodyMachine.TestCase
 
