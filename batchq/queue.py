@@ -13,20 +13,22 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Generic, TypeVar, Unpack
+from typing import Any, Final, TypeVar, Unpack
 
 import attrs
 import trio
 
+from batchq.blocking import BlockingTwins
 from batchq.core.batcher import Batcher
 from batchq.core.entry import Entry as CoreEntry
-from batchq.core.options import Options, PerCall, Settings, Special, read_settings
+from batchq.core.options import Options, PerCall, Settings, Special, gather, read_settings
 from batchq.core.producer import Intake
 from batchq.core.statistics import DrainReport, QueueStats
 from batchq.entrance import Entrance
 from batchq.errors import QueueClosed
 from batchq.handle import Entry
 from batchq.hooks import Watchers
+from batchq.keeper import Keeper
 from batchq.milestones import Milestones, seconds
 from batchq.nest import Nest
 from batchq.pump import Processor, Pump, Verdicts, the_processor
@@ -43,7 +45,7 @@ MayRetry = Callable[[CoreEntry[Any, Any], Exception], bool]
 _SCHEDULE_EVERY: Final = 64  # calls of enqueue between two that let other tasks run
 
 
-class BatchedQueue(Generic[T, R]):
+class BatchedQueue(BlockingTwins[T, R]):
     """Collects items into batches and hands each batch to one async function.
 
     Use it as a context manager; leaving the block drains it:
@@ -76,10 +78,7 @@ class BatchedQueue(Generic[T, R]):
     def __init__(
         self, processor: Processor[T] | None = None, /, **options: Unpack[Options]
     ) -> None:
-        given: dict[str, Any] = dict(options)
-        for key in Options.__annotations__:
-            if key not in given and hasattr(type(self), key):
-                given[key] = getattr(type(self), key)
+        given = gather(type(self), options)
         settings = read_settings(given)
         self.name = settings.name
         self._shutdown_timeout = settings.time.shutdown_timeout
@@ -97,6 +96,8 @@ class BatchedQueue(Generic[T, R]):
         self._batcher.renewed = self._renew
         self._renew()
         self._door.set_intake(Intake.UNOPENED)
+        snapshots = given.get("persistence")
+        self._keeper = Keeper(settings, self._batcher, self._watchers, snapshots=snapshots)
         self._milestones = Milestones(self.name, self._batcher)
         self._pump: Pump[T, R] = self._new_pump(processor, settings, given.get("rng"))
         self._milestones.pump = self._pump
@@ -317,6 +318,18 @@ class BatchedQueue(Generic[T, R]):
         self._check_outside("drain")
         return await self._milestones.drain(seconds(timeout))
 
+    async def save_state(self) -> int:
+        """Save the entries that are not settled; callers who come meanwhile share the next.
+
+        Returns:
+            Entries saved [count].
+
+        Raises:
+            PersistenceError: they were not saved, or the queue has no `persistence`.
+        """
+        self._check_open()
+        return await self._keeper.save()
+
     def stats(self, *, recount: bool = False) -> QueueStats:
         """Tell the counts; with `recount`, count what waits one by one instead."""
         now = trio.current_time() if self._nest.open else 0.0
@@ -337,6 +350,8 @@ class BatchedQueue(Generic[T, R]):
 
     async def __aenter__(self) -> BatchedQueue[T, R]:
         nursery = await self._nest.enter()
+        self._token = trio.lowlevel.current_trio_token()
+        await self._keeper.begin(self._nest)
         self._door.set_intake(Intake.OPEN)
         nursery.start_soon(self._pump.run, nursery)
         return self
@@ -355,6 +370,7 @@ class BatchedQueue(Generic[T, R]):
             try:
                 await self._nest.leave(error)
             finally:
+                await self._keeper.end()
                 self._end()
 
     def _new_pump(
@@ -367,7 +383,7 @@ class BatchedQueue(Generic[T, R]):
             timeout=settings.time.processor_timeout or math.inf,
             rng=rng or random.Random(),  # noqa: S311 - jitter is no secret
             verdicts=self._verdicts,
-            see=self._milestones.look,
+            see=self._keeper.see(self._milestones.look),
             name=self.name,
         )
 

@@ -37,7 +37,9 @@ from batchq.core.producer import Intake
 from batchq.core.result import Result
 from batchq.core.rich_admission import RichAdmission
 from batchq.core.rich_waiting import RichWaiting
+from batchq.core.saving import saved
 from batchq.core.settling import Settling
+from batchq.core.snapshot import Saved
 from batchq.core.splitting import Splitting
 from batchq.core.starting import Starter
 from batchq.core.statistics import QueueStats
@@ -302,10 +304,31 @@ class Batcher(Generic[T, R]):
                 self.waiting.remove(entry, CLOSED, error)
         return items
 
+    def unsettled(self) -> list[Saved[T]]:
+        """Return what is to be saved of the entries that are not settled, by id."""
+        left = sorted([*self.waiting, *self._starter.flying()], key=lambda entry: entry.id)
+        return [saved(entry) for entry in left]
+
+    def restore(self, records: Sequence[Saved[T]], now: float) -> None:
+        """Let entries come back from a snapshot: same ids, past any limit.
+
+        Before anything else came in. What the user's functions raise is a complaint; the
+        entry is not lost for it.
+        """
+        if records:
+            self.enrich()
+            door: Any = self.door
+            self.complaints.extend(door.restore(records, now))
+
     @property
     def size(self) -> int:
         """What waits, pending and delayed [entries]."""
         return self.waiting.size  # type: ignore[no-any-return]  # of Waiting and RichWaiting
+
+    @property
+    def levels(self) -> int:
+        """How many levels of priority there are."""
+        return self._settings.order.priority_levels
 
     @property
     def learns(self) -> bool:

@@ -114,6 +114,9 @@ class More(msgspec.Struct, eq=False):
         seat: rises each time it takes its place, so that a cell of the last time is stale.
         due: why it may not wait for company any longer; None: it may.
         place: the bucket that it waits in.
+        named_partition: whether its caller named its partition.
+        named_key: whether its caller named its key.
+        error: what its last attempt failed with; None: none has.
     """
 
     partition: Hashable = None
@@ -128,6 +131,9 @@ class More(msgspec.Struct, eq=False):
     seat: int = 0
     due: Any = None
     place: Any = None
+    named_partition: bool = False
+    named_key: bool = False
+    error: object = None
 
 
 # A msgspec.Struct although it never leaves the process: one is made for every item, and

@@ -48,6 +48,8 @@ class Offer:
     queue_timeout: float = math.inf
     delivery_timeout: float = math.inf
     solo: bool = False
+    named_partition: bool = False
+    named_key: bool = False
 
     def times(self, now: float) -> Times:
         """Say when it expires if it is admitted at `now` [s]."""
@@ -119,6 +121,8 @@ class Appraiser:
             queue_timeout=_limit("queue_timeout", queue_timeout, self._queue_timeout),
             delivery_timeout=_limit("delivery_timeout", delivery_timeout, self._delivery_timeout),
             solo=solo,
+            named_partition=partition is not None,
+            named_key=key is not None,
         )
 
     def check_weight(self, weight: float) -> None:

@@ -30,6 +30,7 @@ from batchq.core.option_groups import (
     TimeOptions,
 )
 from batchq.core.retry import RetryPolicy
+from batchq.core.snapshot import Snapshots
 from batchq.errors import OptionError
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "Settings",
     "Special",
     "TimeOptions",
+    "gather",
     "read_settings",
 ]
 
@@ -123,6 +125,7 @@ class Options(TypedDict, total=False):
     save_timeout: float
     queue_timeout: float | None
     delivery_timeout: float | None
+    persistence: Snapshots | None
     hooks: Any  # Hooks or a list of Hooks: of the floor above, which checks them
     rng: random.Random | None
 
@@ -165,6 +168,12 @@ _GROUPS: Final[Mapping[str, type]] = {
 }
 
 
+def gather(kind: type, options: Options) -> dict[str, Any]:
+    """Return `options`, and where they say nothing the attributes of the class `kind`."""
+    found = {key: getattr(kind, key) for key in Options.__annotations__ if hasattr(kind, key)}
+    return found | {**options}
+
+
 def read_settings(options: Mapping[str, object]) -> Settings:
     """Group and check flat options.
 
@@ -195,8 +204,15 @@ def read_settings(options: Mapping[str, object]) -> Settings:
         )
         for group, kind in _GROUPS.items()
     }
+    _check_persistence(options.get("persistence"))
     rng = options.get("rng")
     if rng is not None and not isinstance(rng, random.Random):
         raise OptionError(f"rng must be a random.Random or None, got {rng!r}")
     label: Any = options.get("name", "default")
     return Settings(name=label, **groups)
+
+
+def _check_persistence(value: object) -> None:
+    parts = ("save_interval", "item_type", "load", "save", "set_aside", "release")
+    if value is not None and not all(hasattr(value, part) for part in parts):
+        raise OptionError(f"persistence must be a Persistence or None, got {value!r}")

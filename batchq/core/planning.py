@@ -10,7 +10,7 @@ Rule 3: entries that run alone are not offered.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from batchq.core.batch import Trigger
@@ -52,13 +52,13 @@ class Planning:
         if self._current or not ask:
             held = self._first_group()
             if held is not None and self._place is not None:
-                return self._choice(held, self._place, self._why)
+                return self._selection.choice(self._place, self._why, held)
         while (bucket := self._selection.best(why)) is not None:
             if not ask:
-                return self._choice(self._selection.head(bucket), bucket, why)
+                return self._selection.choice(bucket, why)
             entries = self._next_of(bucket, why)
             if entries:
-                return self._choice(entries, bucket, why)
+                return self._selection.choice(bucket, why, entries)
             self._selection.hush(bucket, why)
         return None
 
@@ -112,8 +112,3 @@ class Planning:
                 return here
             self._groups.pop(0)
         return None
-
-    def _choice(
-        self, entries: Sequence[Entry[Any, Any]], bucket: SortedBucket, why: Trigger | None
-    ) -> Choice:
-        return Choice(len(entries), self._selection.trigger(bucket, why), entries, bucket)

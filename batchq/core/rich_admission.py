@@ -20,6 +20,8 @@ from batchq.core.offer import Appraiser, Offer
 from batchq.core.options import DropPolicy, Settings, Special
 from batchq.core.producer import Intake, Producer
 from batchq.core.rich_waiting import RichWaiting
+from batchq.core.saving import come_back, more_of
+from batchq.core.snapshot import Saved
 from batchq.errors import QueueError, QueueFull
 
 __all__ = ["RichAdmission"]
@@ -142,6 +144,21 @@ class RichAdmission(Admission[T, R]):
             producer.entry = self._admit_offer(offer, now)
             self.admitted.append(producer.entry)
 
+    def restore(self, records: Sequence[Saved[Any]], now: float) -> list[Exception]:
+        """Let entries come back from a snapshot, past any limit; see `Batcher.restore`."""
+        errors: list[Exception] = []
+        for record in records:
+            try:
+                more = more_of(record, self.appraiser)
+            except Exception as error:  # the user's functions; the entry is not lost for it
+                errors.append(error)
+                more = More(weight=record.weight, solo=record.solo)
+            entry = self._make(record.id, record.priority, record.enqueued_at, self._owner)
+            come_back(entry, record, more, waiting=self._waiting, now=now)
+        self.restored += len(records)
+        self.last_id = self._first_id = max([self.last_id, *(each.id for each in records)])
+        return errors
+
     def room(self) -> int:
         """Count the items that would come in now without waiting or dropping [items]."""
         room = super().room()
@@ -232,6 +249,8 @@ class RichAdmission(Admission[T, R]):
             ends_by=times.ends_by,
             early=times.early,
             solo=offer.solo,
+            named_partition=offer.named_partition,
+            named_key=offer.named_key,
         )
         force_setattr(entry, "more", more)
         return entry

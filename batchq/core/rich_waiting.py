@@ -72,7 +72,7 @@ class RichWaiting:
 
     @batch_size.setter
     def batch_size(self, size: int) -> None:
-        self._selection.resize(size)
+        self._selection.size = size
 
     @property
     def all_fresh(self) -> bool:
@@ -95,6 +95,11 @@ class RichWaiting:
         self._count_in(entry)
         self._selection.add(entry)
         self._watch(entry, now)
+
+    def make_due(self, entry: Entry[Any, Any]) -> None:
+        """Let an entry that is PENDING wait for company no longer: it comes again."""
+        reason = Trigger.RETRY if entry.attempts else Trigger.DELAY
+        self._selection.mark_due(entry, reason)
 
     def delay(self, entry: Entry[Any, Any], due: float) -> None:
         """Take in an entry that may not start before `due` [s]."""
@@ -172,10 +177,7 @@ class RichWaiting:
         if self._planning is not None:
             return self._planning.choose(why, ask=now > -math.inf)
         bucket = self._selection.best(why)  # `advance` has seen who is due
-        if bucket is None:
-            return None
-        entries = self._selection.head(bucket)
-        return Choice(len(entries), self._selection.trigger(bucket, why), entries, bucket)
+        return None if bucket is None else self._selection.choice(bucket, why)
 
     def end_step(self) -> None:
         """Note that nothing more starts in this step."""
@@ -254,8 +256,7 @@ class RichWaiting:
 
     def _come_again(self, entry: Entry[Any, Any]) -> None:
         self._selection.add(entry)
-        reason = Trigger.RETRY if entry.attempts else Trigger.DELAY
-        self._selection.mark_due(entry, reason)
+        self.make_due(entry)
 
     def _expire(self, entry: Entry[Any, Any]) -> None:
         item = entry.item

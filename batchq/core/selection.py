@@ -22,6 +22,7 @@ from batchq.core.batch import Trigger
 from batchq.core.entry import DELAYED, IN_FLIGHT, Entry
 from batchq.core.options import Settings
 from batchq.core.sorted_bucket import LOUD, SortedBucket
+from batchq.core.waiting import Choice
 
 __all__ = ["Partition", "Selection"]
 
@@ -102,14 +103,13 @@ class Selection:
     """The buckets of a queue, and whose turn it is.
 
     Attributes:
-        size: entries that make a bucket full, as things are.
         buckets: how many are not empty.
     """
 
     def __init__(self, settings: Settings) -> None:
         """Make one in which nothing waits."""
         order, limit = settings.order, settings.batch.max_batch_weight
-        self.size = settings.batch.first
+        self._size = settings.batch.first
         self.buckets = 0
         self._ordered = order.ordered
         self._budget = math.inf if limit is None else limit
@@ -120,6 +120,19 @@ class Selection:
         self._turn = 0
         self._ready = _Line()
         self._all = _Line()
+
+    @property
+    def size(self) -> int:
+        """Entries that make a bucket full, as things are."""
+        return self._size
+
+    @size.setter
+    def size(self, size: int) -> None:
+        smaller, self._size = size < self._size, size
+        if smaller:  # more buckets may be full
+            for partition in self._partitions.values():
+                for bucket in partition.buckets.values():
+                    self._look_at(bucket)
 
     def __iter__(self) -> Iterator[Entry[Any, Any]]:
         """Walk the entries that are PENDING, in no order."""
@@ -245,26 +258,23 @@ class Selection:
         self._ready.tidy(self.buckets)
         self._all.tidy(self.buckets)
 
-    def resize(self, size: int) -> None:
-        """Go by another batch size from now on; a smaller one makes more buckets full."""
-        smaller, self.size = size < self.size, size
-        if smaller:
-            for partition in self._partitions.values():
-                for bucket in partition.buckets.values():
-                    self._look_at(bucket)
-
-    def head(self, bucket: SortedBucket) -> list[Entry[Any, Any]]:
-        """Choose the entries of the bucket's next batch; nothing is taken out."""
-        barrier = bucket.home.barrier() if self._ordered else math.inf
-        return bucket.head(self.size, self._budget, barrier)
-
-    def trigger(self, bucket: SortedBucket, why: Trigger | None) -> Trigger:
-        """Say why a bucket starts that is ready of its own, or because of `why`."""
+    def choice(
+        self,
+        bucket: SortedBucket,
+        why: Trigger | None,
+        entries: Sequence[Entry[Any, Any]] | None = None,
+    ) -> Choice:
+        """Make a choice of entries of a bucket; None: those that go first. It stays there."""
+        if entries is None:
+            barrier = bucket.home.barrier() if self._ordered else math.inf
+            entries = bucket.head(self.size, self._budget, barrier)
         if bucket.count >= self.size:
-            return Trigger.SIZE
-        if bucket.weight >= self._budget:
-            return Trigger.WEIGHT
-        return why or bucket.reason
+            trigger = Trigger.SIZE
+        elif bucket.weight >= self._budget:
+            trigger = Trigger.WEIGHT
+        else:
+            trigger = why or bucket.reason
+        return Choice(len(entries), trigger, entries, bucket)
 
     def _is_ready(self, bucket: SortedBucket) -> bool:
         full = bucket.count >= self.size or bucket.weight >= self._budget

@@ -173,6 +173,8 @@ class Settling:
         again = result.success is False and not self.leave and self.comes_again(entry, result)
         entry.attempts += 1
         if again and self.retry is not None:
+            if entry.more is not None:
+                entry.more.error = result.error
             due = now + self.retry.delay(result, attempts=entry.attempts, draw=draw)
             if entry.more is None or due <= entry.more.ends_by:
                 self._retries += 1

@@ -136,7 +136,7 @@ def test_a_drop_policy_is_written_with_hyphens_or_underscores(policy: DropPolicy
 def test_the_keys_of_the_constructor_are_the_fields_of_the_classes() -> None:
     kinds = (BatchOptions, OrderOptions, PaceOptions, RoomOptions, FailureOptions, TimeOptions)
     fields = {field.name for kind in kinds for field in attrs.fields(kind)}
-    assert set(Options.__annotations__) == fields | {"name", "hooks", "rng"}
+    assert set(Options.__annotations__) == fields | {"name", "hooks", "persistence", "rng"}
 
 
 async def nothing(_: Batch[Any]) -> None:
