@@ -134,6 +134,7 @@ class Batcher(Generic[T, R]):
         )
         rich.take_over(plain, flying=starter.flying(), running=starter.slots)
         self.waiting = starter.waiting = rich
+        starter.rich = True
         self.door = starter.door = RichAdmission(
             self.door,
             self._settings,
@@ -192,34 +193,34 @@ class Batcher(Generic[T, R]):
         self._now = now
         if batch not in self._starter.running:
             return False
-        suspects, self._settling.suspects = self._settling.suspects, []
-        if suspects:
-            self.enrich()  # while the batch is still known to be in flight
+        if self._settling.suspects:
+            self._mark_suspects()  # while the batch is still known to be in flight
         del self._starter.running[batch]
-        subject = concerns or batch
-        for entry in suspects:
-            entry.more.solo = True
+        subject = batch if concerns is None else concerns
         again = self._settling.end(subject, answers, now=now, draw=draw)
         for entry, due in again:
             if due is None:
                 self.waiting.put_back(entry)
             else:
                 self.waiting.delay(entry, due)
-        for entry in self.splitting.settled(batch, comes_again=bool(again)):
-            self.waiting.put_back(entry)
+        if batch.bisect is not None:
+            for entry in self.splitting.settled(batch, comes_again=bool(again)):
+                self.waiting.put_back(entry)
         if len(self.waiting.flushes):
             self.waiting.flushes.leave(
                 [entry for entry in subject.entries if entry.code not in _HERE]
             )
-        self._slack.took(now - batch.started_at)
-        self._starter.learn(batch, now, error=error, draw=spread)
+        if self._starter.rich:
+            self._slack.took(now - batch.started_at)
+        if self._starter.learning is not None:
+            self._starter.learn(batch, now, error=error, draw=spread)
         if self.door.producers:
             self.door.let_in(now)
         return True
 
     def release(self, batch: Batch[T]) -> None:
         """Free the slot of a batch: after its last hook, once per batch started."""
-        if not self.splitting.goes_on(batch):
+        if batch.bisect is None or not self.splitting.goes_on(batch):
             self._starter.free(batch)
 
     def cancel_entry(self, entry: Entry[Any, Any], now: float | None = None) -> bool:
@@ -366,6 +367,13 @@ class Batcher(Generic[T, R]):
 
     def _outstanding(self) -> int:
         return self.door.accepted + self.door.restored - self._settling.ended
+
+    def _mark_suspects(self) -> None:
+        """Let what failed alone run alone from now on."""
+        suspects, self._settling.suspects = self._settling.suspects, []
+        self.enrich()
+        for entry in suspects:
+            entry.more.solo = True
 
     def _put_back(self, entries: Sequence[Entry[Any, Any]], now: float) -> None:
         """Let those of entries wait again that are still in flight, and wanted."""

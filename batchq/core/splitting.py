@@ -91,7 +91,7 @@ class Splitting:
 
     def settled(self, batch: Batch[Any], *, comes_again: bool) -> Sequence[Entry[Any, Any]]:
         """Note what a part came to; return the entries that go back to their place."""
-        if batch.bisect is None or not self.ordered:
+        if not self.ordered:
             return _NONE
         left: Sequence[Entry[Any, Any]] = batch.bisect.judged(comes_again=comes_again)
         return left

@@ -44,6 +44,8 @@ class Starter:
         batches: calls started [batches].
         paused: whether nothing starts.
         draining: whether whatever waits is ready.
+        rich: whether more is asked than first come, first served: what waits is a
+            `RichWaiting`.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Starter:
         self.waiting = waiting
         self.splitting = splitting
         self.limits = Limits(settings.pace.throttle, settings.pace.rate_limit or ())
+        self._pays = bool(self.limits.throttle or self.limits.rates)
         self.learning = learning(settings)
         slots = settings.pace.concurrency
         self.concurrency = slots.initial if isinstance(slots, AdaptiveConcurrency) else slots
@@ -69,6 +72,7 @@ class Starter:
         self.batches = 0
         self.paused = False
         self.draining = False
+        self.rich = False
         self._settling = settling
         self._news = news
 
@@ -80,6 +84,10 @@ class Starter:
         instant counts. What waits at its deadline and does not start then expires.
         """
         waiting = self.waiting
+        if not self.rich:  # nothing has a deadline, and nothing is remembered
+            if waiting.delays.next_end <= now:
+                waiting.advance(now)
+            return self._start(now)
         waiting.advance(now)
         if waiting.expire(now, late=True):
             self.door.let_in(now)
@@ -110,7 +118,8 @@ class Starter:
     def free(self, batch: Batch[Any]) -> None:
         """Free the slot of a batch."""
         self.slots -= 1
-        self.waiting.ended(batch)
+        if self.rich:
+            self.waiting.ended(batch)
 
     def learn(self, batch: Batch[Any], now: float, *, error: Exception | None, draw: float) -> None:
         """Learn from a call that ended, for what starts from now on."""
@@ -135,7 +144,7 @@ class Starter:
     def _start(self, now: float) -> Batch[Any] | None:
         if self.paused:
             return None
-        whole = self.splitting.first(self.free)
+        whole = self.splitting.first(self.free) if self.splitting.waiting else None
         if whole is None and self.slots >= self.concurrency:
             return None
         if self.limits.next_start > now:
@@ -145,7 +154,7 @@ class Starter:
         if whole is not None:
             return self._start_part(whole, now)
         choice = self.waiting.choose(now, why=self._why())
-        if choice is None or not self._can_pay(choice, now):
+        if choice is None or (self.limits.rates and not self._can_pay(choice, now)):
             return None
         all_fresh = self.waiting.all_fresh
         entries = self.waiting.take(choice)
@@ -189,14 +198,13 @@ class Starter:
         self.running[batch] = None
         if self.learning is not None:
             self.learning.started(self.slots)
-        weights = self._weights(entries)
-        self.limits.pay(now, len(entries), None if weights is None else sum(weights))
+        if self._pays:
+            weights = self._weights(entries)
+            self.limits.pay(now, len(entries), None if weights is None else sum(weights))
         return batch
 
     def _can_pay(self, choice: Choice, now: float) -> bool:
         """Whether the rate limits let a choice start, perhaps cut short."""
-        if not self.limits.rates:
-            return True
         count, opens = self.limits.affordable(now, choice.count, self._weights(choice.entries))
         if not count:
             self.limits.put_off(now, opens)
