@@ -204,8 +204,7 @@ class Batcher(Generic[T, R]):
             else:
                 self.waiting.delay(entry, due)
         if batch.bisect is not None:
-            for entry in self.splitting.settled(batch, comes_again=bool(again)):
-                self.waiting.put_back(entry)
+            self._end_part(batch, comes_again=bool(again))
         if len(self.waiting.flushes):
             self.waiting.flushes.leave(
                 [entry for entry in subject.entries if entry.code not in _HERE]
@@ -367,6 +366,10 @@ class Batcher(Generic[T, R]):
 
     def _outstanding(self) -> int:
         return self.door.accepted + self.door.restored - self._settling.ended
+
+    def _end_part(self, batch: Batch[T], *, comes_again: bool) -> None:
+        for entry in self.splitting.settled(batch, comes_again=comes_again):
+            self.waiting.put_back(entry)
 
     def _mark_suspects(self) -> None:
         """Let what failed alone run alone from now on."""

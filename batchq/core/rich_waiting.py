@@ -262,7 +262,6 @@ class RichWaiting:
         item = entry.item
         error = Expired(
             f"entry {entry.id} had no verdict at its deadline, after {entry.attempts} attempts",
-            item=item,
             attempt=entry.attempts,
         )
         if entry.code == IN_FLIGHT:

@@ -187,11 +187,10 @@ class Settling:
     def _expire(self, entry: Entry[Any, Any], result: Result[Any]) -> None:
         """Settle an entry whose retry would come too late."""
         item = entry.item
-        cause = error_of(result, item, entry.attempts)
+        cause = error_of(result, None, entry.attempts)  # it lets go of its item
         error = Expired(
             f"entry {entry.id} failed {entry.attempts} times, and could not be retried before"
             f" its deadline: {said(cause)}",
-            item=item,
             attempt=entry.attempts,
             cause=result.error,
         )
