@@ -80,26 +80,26 @@ FAULTS: Final = (
     ),
     Fault(
         "late by one item",
-        "core/batcher.py",
-        "if pending >= self._batch_size:",
-        "if pending > self._batch_size:",
+        "core/waiting.py",
+        "if pending >= self.batch_size:",
+        "if pending > self.batch_size:",
     ),
     Fault(
         "early by a moment",
-        "core/batcher.py",
-        "if bucket.due() <= now:",
-        "if bucket.due() - 0.01 <= now:",
+        "core/waiting.py",
+        "if self.bucket.due() <= now:",
+        "if self.bucket.due() - 0.01 <= now:",
     ),
     Fault(
         "one slot too many",
-        "core/batcher.py",
-        "if self._paused or self._slots >= self._concurrency or",
-        "if self._paused or self._slots > self._concurrency or",
+        "core/starting.py",
+        "if whole is None and self.slots >= self.concurrency:",
+        "if whole is None and self.slots > self.concurrency:",
     ),
     Fault(
         "no drain",
-        "core/batcher.py",
-        "if self._draining:\n            return T",
+        "core/starting.py",
+        "if self.draining:\n            return T",
         "if False:\n            return T",
     ),
     Fault(
@@ -147,8 +147,8 @@ FAULTS: Final = (
     Fault(
         "flush waits for what was delayed",
         "core/batcher.py",
-        "waiting = {entry for entry, due in again if due is None}",
-        "waiting = {entry for entry, _ in again}",
+        "if entry.code not in _HERE]",
+        "if entry.settled]",
     ),
     Fault(
         "the last of the blocked producers comes first",
@@ -165,8 +165,8 @@ FAULTS: Final = (
     Fault(
         "an abandoned failure is retried",
         "core/settling.py",
-        "if self.retry is None or entry.abandoned:",
-        "if self.retry is None:",
+        "if entry.abandoned or (self.retry is None and",
+        "if (self.retry is None and",
     ),
     Fault(
         "a settled entry keeps its item",
@@ -183,23 +183,23 @@ FAULTS: Final = (
     Fault(
         "a late answer counts after an interruption",
         "core/batcher.py",
-        "        del self._running[batch]\n        again",
-        "        again",
+        "        if batch not in self._starter.running:\n            return False\n        if",
+        "        self._starter.running.setdefault(batch)\n        if",
     ),
     Fault(
         "a wake-up is lost",
         "queue.py",
-        "self._batcher.resume(trio.current_time())\n        self._pump.wake()",
+        "self._batcher.resume(trio.current_time())\n"
+        "        self._pump.teller.tell_changes()\n        self._pump.wake()",
         "self._batcher.resume(trio.current_time())",
         QUEUE + LIFETIME,
     ),
     Fault(
         "the slot is free before the hooks",
         "pump.py",
-        "            self._tell_call(batch, results, now, current=current)\n",
-        "            self.batcher.release()\n"
-        "            self._tell_call(batch, results, now, current=current)\n"
-        "            self.batcher._slots += 1\n",
+        "            self.teller.tell_call(batch, judged.batch, results, now=now,",
+        "            self.batcher.release(batch)\n"
+        "            self.teller.tell_call(batch, judged.batch, results, now=now,",
         PUMP,
     ),
     Fault(
@@ -213,7 +213,7 @@ FAULTS: Final = (
         "a call taken back before it began is made",
         "pump.py",
         "        if scope is None or _cancelled():  # taken back before it began\n"
-        "            self.batcher.release()\n        else:\n"
+        "            self.batcher.release(batch)\n        else:\n"
         "            await self._run(batch, scope)\n",
         "        await self._run(batch, scope or trio.CancelScope())\n",
         LIFETIME + CANCELLATION,
@@ -228,7 +228,9 @@ FAULTS: Final = (
     Fault(
         "an entry is admitted before the cancel point",
         "queue.py",
-        "        await trio.lowlevel.checkpoint_if_cancelled()\n        entry: Any = self._admit("
+        "        await trio.lowlevel.checkpoint_if_cancelled()\n"
+        "        admit = self._asking_more(call) if call else self._admit\n"
+        "        entry: Any = admit("
         "item, priority, self._pump.now or self._pump.begin(), delay=delay)\n",
         "        entry: Any = self._admit(item, priority, self._pump.begin(), delay=delay)\n"
         "        await trio.lowlevel.checkpoint_if_cancelled()\n",

@@ -28,7 +28,6 @@ from batchq.errors import OptionError
 __all__ = [
     "Cause",
     "Limits",
-    "Pace",
     "Per",
     "RateLimit",
     "SlidingWindow",
@@ -332,25 +331,3 @@ class Limits:
         if cause is not self._noted:
             self._noted = cause
             self.waits.append(((self.next_start if opens is None else opens) - now, cause))
-
-
-@attrs.define
-class Pace:
-    """Keeps starts apart.
-
-    Attributes:
-        throttle: least time from one start to the next [s]; idle time earns no credit.
-        next_start: the earliest instant of the next start [s]; -inf: now.
-    """
-
-    throttle: float
-    next_start: float = -math.inf
-
-    def started(self, now: float) -> None:
-        """Note a start at `now`."""
-        if self.throttle:
-            self.next_start = max(self.next_start, now + self.throttle)
-
-    def hold(self, until: float) -> None:
-        """Start nothing before `until`; never brings a start forward."""
-        self.next_start = max(self.next_start, until)

@@ -3,8 +3,9 @@
 What holds at every step, whatever the options: the counts add up and equal a recount (I1,
 I27); an entry settles once (I2); a batch is neither empty nor too long, nor too heavy unless
 alone, and of one partition (I3, I4, I5); no more run at once than may, in the queue and in a
-partition (I6); what waits past its deadline is settled (I29); what was settled never starts
-(I19); a key waits once (I30); a drain ends and leaves nothing (I23, I28).
+partition (I6); while there is capacity nothing is late and no bucket is full (I7, I8); what
+waits past its deadline is settled (I29); what was settled never starts (I19); a key waits
+once (I30); a drain ends and leaves nothing (I23, I28).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ OPTIONS: Final = st.fixed_dictionaries(
         "mix_priorities": st.booleans(),
         "concurrency": st.integers(1, 3),
         "partition_concurrency": st.sampled_from([None, 1, 2]),
-        "max_batch_weight": st.sampled_from([None, 4.0]),
+        "max_batch_weight": st.sampled_from([None, 4.0, 4.0]),
         "max_queue_size": st.sampled_from([None, 5]),
         "max_outstanding": st.sampled_from([None, 6]),
         "max_queue_weight": st.sampled_from([None, 9.0]),
@@ -127,7 +128,30 @@ class RichMachine(RuleBasedStateMachine):
         for entry in self.entries.values():
             if not entry.settled:
                 assert entry.more.deadline > self.now
+        self.nothing_waits_that_might_start()
         self.hear()
+
+    def nothing_waits_that_might_start(self) -> None:
+        """While there is capacity nothing is late, and no bucket is full (I7, I8)."""
+        starter = self.batcher._starter
+        open_ = not starter.paused and not self.batcher.splitting.waiting
+        free = starter.slots < self.options["concurrency"]
+        unlimited = (
+            self.options["rate_limit"] is None and self.batcher.limits.next_start <= self.now
+        )
+        if not (open_ and free and unlimited) or self.options["ordered"]:
+            return
+        limit = self.options["partition_concurrency"] or math.inf
+        runs = Counter(each.partition for each in self.running)
+        waits: Counter[Any] = Counter()
+        for entry in self.entries.values():
+            if entry.status is EntryStatus.PENDING and runs[entry.more.partition] < limit:
+                level = 0 if self.options["mix_priorities"] else entry.priority
+                waits[entry.more.partition, level] += 1
+                assert entry.enqueued_at + self.options["flush_interval"] > self.now
+                assert entry.more.due is None
+        if self.options["batching_strategy"] is None:
+            assert max(waits.values(), default=0) < self.options["batch_size"]
 
     def check(self, batch: Batch[Any]) -> None:
         assert 1 <= len(batch) <= self.options["batch_size"]
