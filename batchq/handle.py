@@ -90,12 +90,21 @@ class Entry(core.Entry[T, R]):
         """Return the value of a settled entry, or raise its error; see `result`."""
         answer: Any = self.answer
         if self.code == core.SUCCEEDED:
-            return answer.value if isinstance(answer, Result) else answer  # type: ignore[return-value]  # the processor's, of type R
+            return answer.value if type(answer) is Result else answer  # type: ignore[return-value]  # the processor's, of type R
         verdict = self.verdict
         # An Exception only: somebody else's Cancelled would tear down the caller.
         if isinstance(verdict.error, Exception):
             raise verdict.error.with_traceback(self.trace)
         raise error_of(verdict, self.item, self.attempts)
+
+    def withdraw(self, _: object = None) -> trio.lowlevel.Abort:
+        """Cancel the entry because the first who waited for it was cancelled."""
+        if isinstance(self.wake, _Waiters):
+            del self.wake.wakes[0]
+        else:
+            self.wake = None
+        self.cancel()
+        return trio.lowlevel.Abort.SUCCEEDED
 
     async def wait_or(self, give_up: Callable[[], object]) -> None:
         """Wait until it is settled; when cancelled, call `give_up` and wait no more."""

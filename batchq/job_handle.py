@@ -128,7 +128,8 @@ def _failed(record: JobRecord, last: str) -> JobFailed:
     why = f" ({record.reason})" if record.reason else ""
     return JobFailed(
         f"job {record.id} of handler {record.handler!r} is {record.state.value}{why} after"
-        f" {record.used} attempts{f'; the last one: {last}' if last else ''}",
+        f" {record.used} attempt{'s' * (record.used != 1)}"
+        f"{f'; the last one: {last}' if last else ''}",
         job_id=record.id,
         state=record.state.value,
         reason=record.reason,

@@ -18,8 +18,8 @@ import secrets
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from itertools import islice
 from typing import Any, Final, Protocol
@@ -172,7 +172,6 @@ class Ledger:
         self, closing: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Keep a queue for this event loop until `closing`; no cancellation reaches it."""
-        token = trio.lowlevel.current_trio_token()
         queue = BatchedQueue[Group, Answers](
             self._commit,
             name="batchq.ledger",
@@ -183,15 +182,22 @@ class Ledger:
         )
         with trio.CancelScope(shield=True):
             async with queue:
-                queues = self._queues.setdefault(token, [])
-                queues.append(queue)
-                try:
+                with self._in_use(queue):
                     task_status.started()
                     await closing.wait()
-                finally:
-                    queues.remove(queue)
-                    if not queues:
-                        del self._queues[token]
+
+    @contextmanager
+    def _in_use(self, queue: BatchedQueue[Group, Answers]) -> Iterator[None]:
+        """Let what is submitted in this event loop go there."""
+        token = trio.lowlevel.current_trio_token()
+        queues = self._queues.setdefault(token, [])
+        queues.append(queue)
+        try:
+            yield
+        finally:
+            queues.remove(queue)
+            if not queues:
+                del self._queues[token]
 
     async def _commit(self, batch: Batch[Group]) -> Sequence[Result[Answers]]:
         """Commit what has gathered as one; each by itself if one of them can't be."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -173,6 +174,7 @@ class MemoryIntake:
 
     name: str
     working: tuple[MemoryQueue, trio.lowlevel.TrioToken] | None = None
+    _pid: int = attrs.field(default=0, init=False)
     _ids: Iterator[int] = attrs.field(factory=partial(itertools.count, 1), init=False)
 
     def begin(self, queue: MemoryQueue) -> None:
@@ -181,10 +183,11 @@ class MemoryIntake:
         Raises:
             RuntimeError: one works already.
         """
-        if self.working is not None:
+        if self.working is not None and self._pid == os.getpid():
             raise RuntimeError(
                 f"handler {self.name!r} of the memory tier works already; it has one queue"
             )
+        self._pid = os.getpid()
         self.working = queue, trio.lowlevel.current_trio_token()
 
     def end(self) -> None:
@@ -209,7 +212,8 @@ class MemoryIntake:
         return trio.from_thread.run(self._admit, jobs, queue, token, trio_token=token)
 
     def _open(self) -> tuple[MemoryQueue, trio.lowlevel.TrioToken]:
-        if self.working is None:
+        # What worked in the parent of a forked process does not work here.
+        if self.working is None or self._pid != os.getpid():
             raise QueueClosed(
                 f"handler {self.name!r} is of the memory tier and takes jobs only while its"
                 " manager works: inside 'async with manager.working():' or in run()"

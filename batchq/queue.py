@@ -20,6 +20,7 @@ import trio
 
 from batchq.blocking import BlockingTwins
 from batchq.core.batcher import Batcher
+from batchq.core.entry import IN_FLIGHT
 from batchq.core.entry import Entry as CoreEntry
 from batchq.core.options import Options, PerCall, Settings, Special, gather, read_settings
 from batchq.core.producer import Intake
@@ -231,7 +232,12 @@ class BatchedQueue(BlockingTwins[T, R]):
             entry = await self._entrance.wait(item, priority, delay=delay)
         elif self._telling:
             self._pump.teller.tell_enqueued([entry])
-        await entry.wait_or(entry.cancel)
+        if entry.code > IN_FLIGHT or entry.wake is not None:
+            await entry.wait_or(entry.cancel)
+        else:
+            # The same, written out for the first waiter, who is mostly the only one.
+            entry.wake = partial(trio.lowlevel.reschedule, trio.lowlevel.current_task())
+            await trio.lowlevel.wait_task_rescheduled(entry.withdraw)
         return entry.value()  # type: ignore[no-any-return]  # made by `make`
 
     def room(self) -> int:

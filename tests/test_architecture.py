@@ -21,6 +21,9 @@ FILES: Final = sorted(PACKAGE.rglob("*.py"))
 
 CORE = {"core", "errors"}
 ENGINE = CORE | {"hooks", "handle", "queue"}
+QUEUE = CORE | {
+    "hooks", "handle", "pump", "milestones", "nest", "entrance", "keeper", "blocking",
+}  # fmt: skip
 DURABLE = ENGINE | {
     "context", "handler", "job_handle", "ledger", "durable", "leases", "feeder", "calls", "settler",
     "ends", "memory_tier", "workers", "work_queue",
@@ -44,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "nest": CORE,
     "saver": CORE,
     "entrance": CORE | {"handle", "pump"},
-    "queue": CORE | {"hooks", "handle", "pump", "milestones", "nest", "entrance", "keeper", "blocking"},
+    "queue": QUEUE,
     "keeper": CORE | {"hooks", "nest", "saver"},
     "blocking": CORE | {"handle"},
     "work_queue": CORE | {"pump", "queue"},

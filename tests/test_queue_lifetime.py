@@ -228,6 +228,7 @@ async def test_drains_join_at_the_earlier_deadline_with_an_error_each(
         async with trio.open_nursery() as nursery:
             for limit in (9, 3, 7):
                 nursery.start_soon(drain, queue, limit)
+                await trio.testing.wait_all_tasks_blocked()
         assert trio.current_time() == 3
     assert [error.remaining for error in errors] == [1, 1, 1]
     assert len(set(map(id, errors))) == 3

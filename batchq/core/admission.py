@@ -12,6 +12,7 @@ import math
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Any, Generic, TypeVar, Unpack
 
 from msgspec.structs import force_setattr
@@ -242,11 +243,10 @@ class Admission(Generic[T, R]):
         return entry
 
     def _admit_all(self, items: Sequence[T], level: int, now: float) -> list[Entry[T, R]]:
-        make, owner = self._make, self._owner
-        first = self.last_id + 1
-        entries = [make(id_, level, now, owner) for id_ in range(first, first + len(items))]
-        for entry, item in zip(entries, items, strict=True):
-            force_setattr(entry, "item", item)
+        ids = range(self.last_id + 1, self.last_id + 1 + len(items))
+        # The loops of `map` are the fastest that there are.
+        entries = list(map(self._make, ids, repeat(level), repeat(now), repeat(self._owner)))
+        deque(map(force_setattr, entries, repeat("item"), items), maxlen=0)
         self.last_id += len(entries)
         self._fresh[level].extend(entries)
         self._waiting.size += len(entries)

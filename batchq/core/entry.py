@@ -183,7 +183,7 @@ class Entry(msgspec.Struct, Generic[T, R], eq=False):
     def verdict(self) -> Result[R]:
         """What became of it; for settled entries only."""
         answer: Any = self.answer
-        return answer if isinstance(answer, Result) else Result(success=True, value=answer)
+        return answer if type(answer) is Result else Result(success=True, value=answer)
 
     def cancel(self) -> bool:
         """Take the item back.

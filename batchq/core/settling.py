@@ -34,7 +34,7 @@ __all__ = ["GOES_ON", "Settling"]
 GOES_ON: Final[Result[Any]] = Result(success=None)
 
 # What an answer may be, beside a Result, that is more than the value of a success.
-_SAYS_MORE: Final = (Exception, dict, Result)
+_SAYS_MORE: Final = (Exception, dict)
 
 Again = tuple[Entry[Any, Any], float | None]
 
