@@ -132,5 +132,5 @@ class AtWork:
         )
 
 
-def _not_yours(_: Result[object]) -> None:
+def _not_yours(_: Job[Any], __: Result[object]) -> None:
     raise LeaseLost("only the handler that a job was claimed for can settle it")

@@ -7,6 +7,7 @@ is written at the end of the call, or a little after it was fixed if that is soo
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -39,6 +40,11 @@ class Call:
     unwritten: dict[int, Result[Any]] = attrs.field(factory=dict)
     done: set[int] = attrs.field(factory=set)
 
+    @functools.cached_property
+    def places(self) -> dict[Receipt, int]:
+        """The position of each job; most calls are never asked."""
+        return {job.receipt: index for index, job in enumerate(self.batch)}
+
     @property
     def over(self) -> bool:
         """Whether nothing is left of it that could still be settled."""
@@ -57,8 +63,10 @@ class Call:
             results: what the call came to, one per job, in order; empty: it was
                 interrupted. What was fixed early goes before them.
         """
-        verdicts = dict(enumerate(results)) | self.batch.early
-        taken = {index: verdicts[index] for index in verdicts if index not in self.done}
+        taken = dict(enumerate(results))
+        if self.batch.early or self.done:
+            verdicts = taken | self.batch.early
+            taken = {index: verdicts[index] for index in verdicts if index not in self.done}
         self.unwritten = {}
         self.done.update(taken)
         return taken
@@ -74,25 +82,23 @@ class Calls:
     """
 
     on_early: Callable[[Call], object]
+    # Replaced, never changed: threads look into it.
     _by_batch: dict[Batch[Job[Any]], Call] = attrs.field(factory=dict, init=False)
-    _places: dict[Receipt, tuple[Call, int]] = attrs.field(factory=dict, init=False)
     _inbox: deque[tuple[Receipt, Result[Any]]] = attrs.field(factory=deque, init=False)
     _token: trio.lowlevel.TrioToken | None = attrs.field(default=None, init=False)
 
     def begin(self, batch: Batch[Job[Any]]) -> Call:
         """Note that a call begins."""
         self._token = self._token or trio.lowlevel.current_trio_token()
-        call = self._by_batch[batch] = Call(batch)
-        for index, job in enumerate(batch):
-            self._places[job.receipt] = call, index
+        call = Call(batch)
+        self._by_batch = {**self._by_batch, batch: call}
         return call
 
     def end(self, batch: Batch[Job[Any]]) -> Call:
         """Note that a call has ended; what was fixed early until now counts."""
         self._take()
-        call = self._by_batch.pop(batch)
-        for job in batch:
-            del self._places[job.receipt]
+        call = self._by_batch[batch]
+        self._by_batch = {other: each for other, each in self._by_batch.items() if each is not call}
         return call
 
     def end_all(self) -> list[Call]:
@@ -105,7 +111,7 @@ class Calls:
         Raises:
             LeaseLost: the call is under way no more.
         """
-        if receipt not in self._places:
+        if self._find(receipt) is None:
             raise LeaseLost(
                 f"job {receipt.job_id} can't be settled: the call for it is over; it has its"
                 " verdict, or was given back"
@@ -117,7 +123,7 @@ class Calls:
 
     def lose(self, receipt: Receipt) -> tuple[Call, Job[Any]] | None:
         """Take a lost job out of its call; None: it is in none."""
-        place = self._places.get(receipt)
+        place = self._find(receipt)
         if place is None:
             return None
         call, index = place
@@ -125,10 +131,18 @@ class Calls:
         call.unwritten.pop(index, None)
         return call, call.batch[index]
 
+    def _find(self, receipt: Receipt) -> tuple[Call, int] | None:
+        """Return the call that a job is in, and its position there; from any thread."""
+        for call in self._by_batch.values():
+            index = call.places.get(receipt)
+            if index is not None:
+                return call, index
+        return None
+
     def _take(self) -> None:
         while self._inbox:
             receipt, result = self._inbox.popleft()
-            place = self._places.get(receipt)
+            place = self._find(receipt)
             if place is None or place[1] in place[0].done:
                 continue  # too late: its call has ended, or it was settled or lost before
             call, index = place

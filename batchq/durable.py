@@ -183,8 +183,12 @@ class DurableQueue:
             max_attempts=claimed.max_attempts,
             enqueued_at=claimed.enqueued_at,
             payload=Undecoded(claimed.payload, signature.decode),
-            settle=partial(self._calls.settle, claimed.receipt),
+            settle=self._settle,
+            receipt=claimed.receipt,
         )
+
+    def _settle(self, job: Job[Any], result: Result[Any]) -> None:
+        self._calls.settle(job.receipt, result)
 
     async def _process(self, batch: Batch[Job[Any]]) -> object:
         """Call the handler of a batch: the engine's processor."""
@@ -208,7 +212,8 @@ class DurableQueue:
     async def _write(
         self, call: Call, verdicts: Mapping[int, Result[Any]], *, feeder: Feeder | None = None
     ) -> None:
-        jobs = [call.batch[index] for index in verdicts]
+        items = call.batch.items
+        jobs = [items[index] for index in verdicts]
         await self._settler.settle(jobs, list(verdicts.values()), feeder=feeder)
 
     def _write_soon(self, call: Call) -> None:

@@ -199,7 +199,7 @@ class Ledger:
             if not queues:
                 del self._queues[token]
 
-    async def _commit(self, batch: Batch[Group]) -> Sequence[Result[Answers]]:
+    async def _commit(self, batch: Batch[Group]) -> Sequence[Answers] | list[Result[Answers]]:
         """Commit what has gathered as one; each by itself if one of them can't be."""
         groups = list(batch)
         try:
@@ -210,7 +210,7 @@ class Ledger:
             if len(groups) == 1:
                 raise
             return [await self._commit_alone(group) for group in groups]
-        return [Result.ok(answers) for answers in _split(merged, groups)]
+        return _split(merged, groups)
 
     async def _commit_alone(self, group: Group) -> Result[Answers]:
         try:
@@ -252,12 +252,13 @@ def _split(answers: Answers, groups: Sequence[Group]) -> list[Answers]:
         return [answers]
     settle, extend = iter(answers.settle), iter(answers.extend)
     enqueue, claim = iter(answers.enqueue), iter(answers.claim)
+    # Most groups have one part: nothing is made for the others.
     return [
         Answers(
-            settle=list(islice(settle, len(group.settle))),
-            extend=list(islice(extend, len(group.extend))),
-            enqueue=list(islice(enqueue, len(group.enqueue))),
-            claim=list(islice(claim, len(group.claim))),
+            settle=list(islice(settle, len(group.settle))) if group.settle else [],
+            extend=list(islice(extend, len(group.extend))) if group.extend else [],
+            enqueue=list(islice(enqueue, len(group.enqueue))) if group.enqueue else [],
+            claim=list(islice(claim, len(group.claim))) if group.claim else [],
         )
         for group in groups
     ]

@@ -20,8 +20,8 @@ import trio
 
 from batchq.at_work import AtWork
 from batchq.bridge import LoopThread, in_trio, run_to_its_end
-from batchq.core.checks import is_number
 from batchq.core.job_options import JobQueueOptions
+from batchq.core.numbers import is_number
 from batchq.ends import Ends
 from batchq.errors import OptionError
 from batchq.handler import BatchHandler, Handler

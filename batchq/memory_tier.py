@@ -238,7 +238,7 @@ class MemoryIntake:
                 f"handler {self.name!r} is of the memory tier, where max_retries is its own:"
                 " using(max_retries=...) needs tier='durable'"
             )
-        job: Job[Any] = Job(
+        return Job(
             id=next(self._ids),
             attempt=0,
             queue=new.queue,
@@ -248,6 +248,5 @@ class MemoryIntake:
             max_attempts=new.max_attempts,
             enqueued_at=trio.current_time(),
             payload=Undecoded(new.payload, queue.decode),
-            settle=lambda result: queue.settle(job, result),
+            settle=queue.settle,
         )
-        return job

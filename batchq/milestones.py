@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from batchq.core.batcher import Batcher
+from batchq.core.numbers import is_number
 from batchq.core.statistics import DrainReport, QueueStats
 from batchq.errors import DrainTimeout, OptionError, QueueClosed, QueueError
 from batchq.pump import Pump
@@ -165,6 +166,6 @@ def seconds(timeout: float | None) -> float:
     """
     if timeout is None:
         return math.inf
-    if not timeout >= 0:  # refuses NaN too
+    if not is_number(timeout) or not timeout >= 0:  # refuses NaN too
         raise OptionError(f"timeout must be at least 0 seconds or None, got {timeout!r}")
     return timeout

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import attrs
 
-from batchq.core.checks import is_number
 from batchq.core.job import DEFAULT_PRIORITY
 from batchq.core.job_options import JobQueueOptions, check_name
+from batchq.core.numbers import is_number
 from batchq.core.payload import Signature
 from batchq.core.retry import RetryPolicy
 from batchq.core.using import priority_level

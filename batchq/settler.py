@@ -212,12 +212,13 @@ class Settler:
     ) -> None:
         self.ends.tell(job.id for job in jobs)
         failed = []
+        quiet = not self.watchers.on_processed
         for job, result, settlement, answer in zip(
             jobs, results, settlements, settled, strict=True
         ):
             if answer is Settled.STALE:
                 self.lost(job)
-            elif answer is Settled.APPLIED:
+            elif answer is Settled.APPLIED and not (quiet and settlement.verdict is Verdict.OK):
                 self._tell_one(job, result, settlement)
                 if settlement.verdict is Verdict.FAIL or _is_last(job, settlement):
                     failed.append((job, settlement))

@@ -42,7 +42,7 @@ def make_job(id_: int) -> Job[Any]:
         max_attempts=4,
         enqueued_at=0.0,
         payload=id_,
-        settle=lambda _: None,
+        settle=lambda _, __: None,
     )
 
 

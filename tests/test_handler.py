@@ -155,6 +155,7 @@ def test_using_keeps_the_kind_and_the_function(resize: Resize, send: Send) -> No
         ({"delay": -1}, "delay must be a finite number of seconds from 0, got -1"),
         ({"delay": float("inf")}, "delay must be"),
         ({"delay": float("nan")}, "delay must be"),
+        ({"delay": 10**400}, "delay must be"),
         ({"delay": "1"}, "delay must be"),
         ({"delay": True}, "delay must be"),
         ({"priority": -1}, "priority must be a whole number from 0 to 9"),

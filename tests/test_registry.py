@@ -180,6 +180,8 @@ def test_a_registration_that_fails_leaves_nothing_behind(manager: QueueManager) 
         ("concurrency", None, "concurrency must be"),
         ("lease", 0, "lease must be a finite number of seconds above 0, got 0"),
         ("lease", float("inf"), "lease must be"),
+        ("lease", 10**400, "lease must be"),
+        ("timeout", 10**400, "timeout must be"),
         ("prefetch", -1, "prefetch must be a whole number from 0, got -1"),
     ],
 )

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 import attrs
 
-from batchq.core.checks import is_number, seconds, whole
+from batchq.core.checks import seconds, whole
+from batchq.core.numbers import is_number
 from batchq.errors import OptionError, Throttled
 
 __all__ = [

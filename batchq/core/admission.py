@@ -8,7 +8,6 @@ Rule 3: what is refused was never there; what is dropped is settled, counted and
 
 from __future__ import annotations
 
-import math
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from typing import Any, Generic, TypeVar, Unpack
 from msgspec.structs import force_setattr
 
 from batchq.core.entry import DROPPED, Entry, Owner
+from batchq.core.numbers import is_wait
 from batchq.core.options import DropPolicy, OrderOptions, RoomOptions, Special
 from batchq.core.producer import Intake, Producer
 from batchq.core.result import Result
@@ -334,7 +334,7 @@ class Admission(Generic[T, R]):
 
 def check_delay(delay: float) -> None:
     """Refuse a delay that is no time that an item can wait."""
-    if not 0 <= delay < math.inf:
+    if not is_wait(delay):
         raise OptionError(f"delay must be a finite number of seconds from 0, got {delay!r}")
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
 import attrs
 
+from batchq.core.numbers import is_wait
 from batchq.errors import OptionError
 
 __all__ = ["Backoff", "Jitter"]
@@ -41,8 +41,7 @@ def _schedule(value: Sequence[float] | None) -> tuple[float, ...] | None:
 
 
 def _is_finite(value: object, *, least: float) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and least <= value < math.inf  # type: ignore[operator]  # it is a number
+    return is_wait(value) and least <= value
 
 
 @attrs.frozen(kw_only=True)

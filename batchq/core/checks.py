@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any, TypeGuard
+from typing import Any
 
 import attrs
 
+from batchq.core.numbers import is_number
 from batchq.errors import OptionError
 
 __all__ = [
@@ -17,18 +18,12 @@ __all__ = [
     "flag",
     "function",
     "inf_for_none",
-    "is_number",
     "quantity",
     "seconds",
     "whole",
 ]
 
 Validator = Callable[[object, "attrs.Attribute[Any]", object], None]
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """Whether it is a number to people, too: True and False are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def inf_for_none(value: float | None) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import attrs
 import msgspec
@@ -51,7 +51,9 @@ DEFAULT_PRIORITY: Final = 2
 PRIORITIES: Final = {"urgent": 0, "high": 1, "medium": 2, "low": 3}
 
 
-class Receipt(msgspec.Struct, frozen=True, array_like=True, order=True):
+# The garbage collector need not look at what holds only numbers, text and the like: of these
+# there is one per job, and they can be in no cycle.
+class Receipt(msgspec.Struct, frozen=True, array_like=True, order=True, gc=False, cache_hash=True):
     """The only right to settle or extend a job.
 
     It is current while the job is `processing` and its attempt is equal.
@@ -65,7 +67,7 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True, order=True):
     attempt: int
 
 
-class NewJob(msgspec.Struct, frozen=True):
+class NewJob(msgspec.Struct, frozen=True, gc=False):
     """A job to be stored.
 
     Attributes:
@@ -95,7 +97,7 @@ class Verdict(Enum):
     RELEASE = "release"
 
 
-class ErrorLine(msgspec.Struct, frozen=True):
+class ErrorLine(msgspec.Struct, frozen=True, gc=False):
     """Why an attempt failed, as it is kept.
 
     Attributes:
@@ -109,7 +111,7 @@ class ErrorLine(msgspec.Struct, frozen=True):
     traceback: str = ""
 
 
-class Settlement(msgspec.Struct, frozen=True):
+class Settlement(msgspec.Struct, frozen=True, gc=False):
     """What became of one attempt.
 
     Attributes:
@@ -174,7 +176,7 @@ class ClaimRequest(msgspec.Struct, frozen=True):
     worker: str
 
 
-class ClaimedJob(msgspec.Struct, frozen=True):
+class ClaimedJob(msgspec.Struct, frozen=True, gc=False):
     """A job as its new holder gets it.
 
     Attributes:
@@ -357,8 +359,7 @@ class JobFilter:
     handler: str | None = None
 
 
-@attrs.frozen(eq=False)
-class Undecoded(Generic[P]):
+class Undecoded(msgspec.Struct, Generic[P], eq=False):
     """A payload as it is stored, and how to read it."""
 
     content: bytes
@@ -390,7 +391,8 @@ class Job(Generic[P]):
     max_attempts: int | None
     enqueued_at: float
     _payload: P | Undecoded[P] = attrs.field(repr=False)
-    _settle: Callable[[Result[object]], None] = attrs.field(repr=False)
+    _settle: Callable[[Job[Any], Result[object]], None] = attrs.field(repr=False)
+    _receipt: Receipt | None = attrs.field(default=None, repr=False)
     undecodable: bool = attrs.field(default=False, init=False, repr=False)
 
     @property
@@ -408,11 +410,11 @@ class Job(Generic[P]):
     @property
     def receipt(self) -> Receipt:
         """The fencing token of this attempt, for writes elsewhere."""
-        return Receipt(self.id, self.attempt)
+        return self._receipt or Receipt(self.id, self.attempt)
 
     def settle(self, result: Result[object]) -> None:
         """Fix this job's verdict now; whatever the call does later does not touch it.
 
         From any thread. It is written down soon, and at the latest when the call ends.
         """
-        self._settle(result)
+        self._settle(self, result)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any, Final
 
 import attrs
 
-from batchq.core.checks import is_number
+from batchq.core.numbers import is_wait
 from batchq.errors import OptionError
 
 __all__ = ["JobQueueOptions", "check_name"]
@@ -39,12 +38,12 @@ def _whole(minimum: int) -> Any:  # noqa: ANN401 - attrs' own type of a validato
 
 
 def _seconds(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    if not is_number(value) or not 0 < value < math.inf:
+    if not is_wait(value) or not value > 0:
         raise OptionError(f"{field.name} must be a finite number of seconds above 0, got {value!r}")
 
 
 def _wait(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    if value is not None and not (is_number(value) and 0 <= value < math.inf):
+    if value is not None and not is_wait(value):
         raise OptionError(
             f"{field.name} must be a finite number of seconds from 0, or None, got {value!r}"
         )

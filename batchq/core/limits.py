@@ -23,6 +23,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 import attrs
 
+from batchq.core.numbers import is_wait
 from batchq.errors import OptionError
 
 __all__ = [
@@ -63,9 +64,7 @@ def _per(value: object) -> Per:
 
 def _check(name: str, value: object, *, least: float = 0.0) -> None:
     """Refuse what is no finite number from `least`; `least=0`: above 0."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    # Compared as they are: an int beyond every float does not convert.
-    if not number or not 0 < value < math.inf or value < least:  # type: ignore[operator]
+    if not is_wait(value) or not value > 0 or value < least:
         bound = f"from {least:g}" if least else "above 0"
         raise OptionError(f"{name} must be a finite number {bound}, got {value!r}")
 

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import attrs
 
-from batchq.core.checks import is_number
+from batchq.core.numbers import is_number
 from batchq.core.option_groups import Oversize
 from batchq.core.options import Settings
 from batchq.errors import ItemTooLarge, OptionError

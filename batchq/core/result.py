@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
 import msgspec
 
+from batchq.core.numbers import is_wait
 from batchq.errors import ContractError, OptionError
 
 if TYPE_CHECKING:
     from batchq.core.batch import Batch
 
-__all__ = ["Result", "is_wait", "read_answer", "read_answers"]
+__all__ = ["Result", "read_answer", "read_answers"]
 
 R = TypeVar("R")
 
@@ -77,12 +78,6 @@ class Result(msgspec.Struct, Generic[R], frozen=True):
     def snooze(cls, delay: float) -> Result[R]:
         """Not now: again in `delay` [s]; no attempt is spent."""
         return cls(success=None, retry_after=_seconds("delay", delay))
-
-
-def is_wait(value: object) -> bool:
-    """Whether it is a time that an entry can wait: finite, from 0 [s]."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and 0 <= value < float("inf")  # type: ignore[operator]  # it is a number
 
 
 def _seconds(name: str, value: float | None) -> float | None:

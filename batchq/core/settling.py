@@ -24,7 +24,8 @@ from batchq.core.entry import (
     EntryStatus,
 )
 from batchq.core.news import News
-from batchq.core.result import Result, is_wait, read_answer
+from batchq.core.numbers import is_wait
+from batchq.core.result import Result, read_answer
 from batchq.core.retry import RetryPolicy, error_of, said
 from batchq.errors import ContractError, EntryCancelled, Expired
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import attrs
 
 from batchq.core.job import PRIORITIES, PRIORITY_LEVELS
+from batchq.core.numbers import is_wait
 from batchq.errors import OptionError
 
 __all__ = ["Using", "priority_level"]
@@ -30,8 +30,7 @@ def priority_level(value: Any) -> int:  # noqa: ANN401 - users without a type ch
 
 
 def _delay(value: Any) -> float:  # noqa: ANN401 - as above
-    good = isinstance(value, int | float) and not isinstance(value, bool)
-    if not good or not 0 <= value < math.inf:
+    if not is_wait(value):
         raise OptionError(f"delay must be a finite number of seconds from 0, got {value!r}")
     return float(value)
 

@@ -157,7 +157,7 @@ def jobs_of(emails: list[Email], settled: dict[int, Result[object]]) -> list[Job
             used=1,
             max_attempts=4,
             enqueued_at=1_750_000_000.25,
-            settle=lambda result: settled.__setitem__(number, result),
+            settle=lambda _, result: settled.__setitem__(number, result),
         )
 
     return [job(number, payload) for number, payload in enumerate(emails, start=1)]
@@ -244,7 +244,7 @@ def test_a_server_lost_for_good_leaves_what_was_sent_settled(
     first, second, third = jobs_of(letters("ana", "rui", "eva"), settled)
     gone = SmtpTransport("127.0.0.1", 1)
 
-    def lose(result: Result[object]) -> None:
+    def lose(_: Job[Email], result: Result[object]) -> None:
         settled[2] = result
         object.__setattr__(smtp, "port", gone.port)  # where nobody listens
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import socket
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -53,6 +55,47 @@ def test_a_forked_child_opens_its_own_connections(store: SqliteStore, path: Path
     assert path.with_name("jobs.db-wal").stat().st_size > 0  # the child's close took nothing away
     assert claim_ids(store, request(worker="parent")) == [2]
     assert store._here() is parents
+
+
+def test_what_a_forked_child_stores_outlives_the_end_of_its_parents_connections(
+    store: SqliteStore, path: Path
+) -> None:
+    enqueue(store, job())
+    store.counts()
+    ours, theirs = socket.socketpair()
+
+    def child() -> None:
+        enqueue(store, job())
+        theirs.send(b"stored")
+        theirs.recv(1)
+        enqueue(store, job())
+
+    pid = forked(child)
+    ours.recv(6)
+    store.close()  # the last one to close takes the WAL away: this must not be the last
+    ours.send(b"!")
+    assert succeeded(pid)
+    with closing(SqliteStore(path)) as reopened:
+        assert reopened.counts() == {"mail": {JobState.PENDING: 3}}
+    ours.close()
+    theirs.close()
+
+
+def test_a_fork_waits_until_no_other_thread_is_in_a_transaction(store: SqliteStore) -> None:
+    inside, go_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with store._here().writer.transaction():
+            inside.set()
+            go_on.wait(5)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    inside.wait(5)
+    threading.Timer(0.2, go_on.set).start()
+    assert succeeded(forked(lambda: enqueue(store, job())))
+    thread.join()
+    assert store.counts() == {"mail": {JobState.PENDING: 1}}
 
 
 def test_a_forked_child_does_not_keep_the_lock_of_a_parent_that_died(path: Path) -> None:

@@ -12,7 +12,9 @@ import heapq
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from itertools import islice
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
 
 import attrs
 import msgspec
@@ -37,7 +39,8 @@ __all__ = ["claim"]
 # index's own term: in other words SQLite would not use it.
 _IN_ORDER: Final = """
     SELECT due_at, id, handler, state = 'processing', attempt, refunds, max_attempts,
-           priority, worker, enqueued_at, CAST(payload AS BLOB)
+           priority, worker, enqueued_at, CAST(payload AS BLOB),
+           attempt - refunds >= max_attempts
       FROM batchq_jobs
      WHERE queue = :queue
        AND handler = :handler
@@ -80,6 +83,15 @@ class _Row(NamedTuple):
     worker: str | None
     enqueued_at: float
     payload: bytes
+    used_up: int | None  # 1: it has no attempt left; None: there is no limit
+
+
+_ran_out: Final = itemgetter(3)
+_used_up: Final = itemgetter(11)
+
+# Rows are looked at many at once. What of them is not due was read in vain, so the first
+# look is at few, and each of the next at no more than were taken until then.
+_FIRST_LOOK: Final = 16
 
 
 @attrs.define(eq=False)
@@ -87,24 +99,37 @@ class _Haul:
     """What one claim has met.
 
     Attributes:
-        jobs: to be claimed, in claim order.
+        jobs: to be claimed, in claim order; rows as they were read.
         used_up: to be buried.
         next_due: when the first of the others is due; None: there is none [s].
         full: whether it stopped before it had met all that is due.
     """
 
     limit: int
-    jobs: list[_Row] = attrs.field(factory=list, init=False)
+    jobs: list[tuple[Any, ...]] = attrs.field(factory=list, init=False)
     used_up: list[_Row] = attrs.field(factory=list, init=False)
     next_due: float | None = attrs.field(default=None, init=False)
     full: bool = attrs.field(default=False, init=False)
 
-    def add(self, row: _Row) -> None:
-        """Take in one due row."""
-        limit = row.max_attempts
-        is_used_up = limit is not None and row.attempt - row.refunds >= limit
-        (self.used_up if is_used_up else self.jobs).append(row)
-        self.full = len(self.jobs) == self.limit or len(self.used_up) == MAX_BURIALS
+    def take(self, rows: Sequence[tuple[Any, ...]], now: float) -> bool:
+        """Take in what is due of rows in order; tell whether there may be more for it."""
+        if rows[-1][0] <= now and not any(map(_used_up, rows)):
+            self.jobs += rows
+            self.full = len(self.jobs) == self.limit
+            return not self.full
+        for row in map(_Row._make, rows):
+            if row.due_at > now:
+                self.wait_until(row.due_at)
+                return False
+            (self.used_up if row.used_up else self.jobs).append(row)
+            self.full = len(self.jobs) == self.limit or len(self.used_up) == MAX_BURIALS
+            if self.full:
+                return False
+        return True
+
+    def next_look(self) -> int:
+        """Return how many rows to look at next; there is room for all of them."""
+        return min(self.limit - len(self.jobs), max(_FIRST_LOOK, len(self.jobs)))
 
     def wait_until(self, due_at: float) -> None:
         """Note that something is due at `due_at` [s]."""
@@ -118,8 +143,8 @@ def claim(connection: sqlite3.Connection, request: ClaimRequest, *, now: float) 
         _gather(connection, request, level=level, now=now, haul=haul)
         if haul.full:
             break
-    expired = [row for row in (*haul.used_up, *haul.jobs) if row.ran_out]
-    keep_failures(connection, [_run_out(row, now) for row in expired])
+    expired = filter(_ran_out, (*haul.used_up, *haul.jobs))
+    keep_failures(connection, [_run_out(_Row._make(row), now) for row in expired])
     if haul.used_up:
         _bury(connection, haul.used_up, queue=request.queue, now=now)
     if haul.jobs:
@@ -128,7 +153,7 @@ def claim(connection: sqlite3.Connection, request: ClaimRequest, *, now: float) 
         parameters = {"ids": _ids(haul.jobs), "due_at": due_at, "worker": request.worker}
         connection.execute(_TAKE, {**parameters, "now": now})
     return Claimed(
-        jobs=[_claimed(row) for row in haul.jobs],
+        jobs=_claimed(haul.jobs),
         buried=len(haul.used_up),
         wait=_wait(haul, now),
     )
@@ -138,7 +163,6 @@ def _gather(
     connection: sqlite3.Connection, request: ClaimRequest, *, level: int, now: float, haul: _Haul
 ) -> None:
     """Read the due rows of one level, of all known handlers, in order of (due_at, id)."""
-    # Read one row at a time: how many are to be buried, nobody knows before.
     cursors = [
         connection.execute(
             _IN_ORDER, {"queue": request.queue, "handler": handler, "priority": level}
@@ -147,13 +171,9 @@ def _gather(
     ]
     try:
         rows = heapq.merge(*cursors) if len(cursors) != 1 else cursors[0]
-        for row in map(_Row._make, rows):
-            if row.due_at > now:
-                haul.wait_until(row.due_at)
-                break
-            haul.add(row)
-            if haul.full:
-                break
+        found = list(islice(rows, haul.next_look()))
+        while found and haul.take(found, now):
+            found = list(islice(rows, haul.next_look()))
     finally:
         for cursor in cursors:
             cursor.close()
@@ -164,16 +184,21 @@ def _bury(connection: sqlite3.Connection, rows: Sequence[_Row], *, queue: str, n
     count_ended(connection, Counter({(queue, "failed"): len(rows)}))
 
 
-def _claimed(row: _Row) -> ClaimedJob:
-    return ClaimedJob(
-        receipt=Receipt(row.id, row.attempt + 1),
-        handler=row.handler,
-        payload=row.payload,
-        used=row.attempt + 1 - row.refunds,
-        max_attempts=row.max_attempts,
-        priority=row.priority,
-        enqueued_at=row.enqueued_at,
-    )
+def _claimed(rows: Sequence[tuple[Any, ...]]) -> list[ClaimedJob]:
+    return [
+        ClaimedJob(
+            Receipt(id_, attempt + 1),
+            handler,
+            payload,
+            attempt + 1 - refunds,
+            max_attempts,
+            priority,
+            enqueued_at,
+        )
+        for (
+            _, id_, handler, _, attempt, refunds, max_attempts, priority, _, enqueued_at, payload, _
+        ) in rows
+    ]  # fmt: skip
 
 
 def _run_out(row: _Row, now: float) -> Failure:
@@ -186,5 +211,5 @@ def _wait(haul: _Haul, now: float) -> float | None:
     return None if haul.next_due is None else max(0.0, haul.next_due - now)
 
 
-def _ids(rows: Sequence[_Row]) -> str:
-    return msgspec.json.encode([row.id for row in rows]).decode()
+def _ids(rows: Sequence[tuple[Any, ...]]) -> str:
+    return msgspec.json.encode([row[1] for row in rows]).decode()

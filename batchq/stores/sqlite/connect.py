@@ -1,8 +1,8 @@
 """Connections to one database file: how they are opened, used and let go of.
 
 Rule 1: one connection of a process writes, another reads for people.
-Rule 2: no connection crosses a fork: a child opens its own and never touches its parent's,
-not even to close them.
+Rule 2: no connection crosses a fork: a child closes what it inherited, first of all, and
+opens its own; see `fork.py`.
 Rule 3: the database's files are opened by SQLite only. To close any other descriptor of
 them would drop this process's locks.
 """
@@ -22,11 +22,12 @@ from typing import Final
 import attrs
 
 from batchq.errors import StoreBroken, StoreBusy, StoreError
+from batchq.stores.sqlite.fork import at_work, begin_work, end_work, remember
 from batchq.stores.sqlite.lock import FileLock, retry
 from batchq.stores.sqlite.look import SCHEMA, look, read_only, schema_of
 from batchq.stores.sqlite.trouble import is_busy, store_error, translated
 
-__all__ = ["SYNCHRONOUS", "Reader", "Writer", "abandon", "open_writer"]
+__all__ = ["SYNCHRONOUS", "Reader", "Writer", "open_writer"]
 
 # What is stored survives: a power cut; the death of every process.
 SYNCHRONOUS: Final = {"full": "FULL", "process": "NORMAL"}
@@ -84,14 +85,32 @@ class Writer:
     def close(self) -> None:
         """Close the connection; the last one to do so empties the WAL. Idempotent."""
         try:
-            with translated(self.path), self.lock.held(self.patience):
+            with translated(self.path), self.lock.held(self.patience), at_work():
                 self.connection.close()
         except StoreBusy:  # the lock is a courtesy here; SQLite has its own
-            self.connection.close()
+            with at_work():
+                self.connection.close()
         finally:
             self.lock.close()
 
+    def forget(self) -> None:
+        """Close what a child has inherited; nothing is at work."""
+        with suppress(sqlite3.Error):
+            self.connection.close()
+        # It shares the parent's open file, and would keep the lock of one that died.
+        self.lock.close()
+
     def _begin(self) -> bool:
+        begin_work()
+        began = False
+        try:
+            began = self._began()
+        finally:
+            if not began:
+                end_work()
+        return began
+
+    def _began(self) -> bool:
         if not self.lock.take():
             return False
         try:
@@ -118,6 +137,7 @@ class Writer:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             self.lock.release()
+            end_work()
 
     def _after_commit(self) -> None:
         self._commits += 1
@@ -154,18 +174,11 @@ class Reader:
     _connection: sqlite3.Connection | None = attrs.field(default=None, init=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
 
-    @property
-    def connection(self) -> sqlite3.Connection | None:
-        """What is open; None: nothing yet."""
-        return self._connection
-
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
         """Let the block read, from any thread, the store as it was at one moment."""
-        with self._lock, translated(self.path):
-            if self._connection is None:
-                self._connection = read_only(self.path)
-            connection = self._connection
+        with self._lock, at_work(), translated(self.path):
+            connection = self._opened()
             retry(lambda: _begin_reading(connection), patience=self.patience, path=self.path)
             try:
                 yield connection
@@ -174,17 +187,25 @@ class Reader:
 
     def version(self) -> int:
         """Return a number that changes when somebody else has written."""
-        with self._lock, translated(self.path):
-            if self._connection is None:
-                self._connection = read_only(self.path)
-            return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+        with self._lock, at_work(), translated(self.path):
+            return int(self._opened().execute("PRAGMA data_version").fetchone()[0])
 
     def close(self) -> None:
         """Close what is open; idempotent."""
-        with self._lock:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                connection.close()
+        with self._lock, at_work():
+            self.forget()
+
+    def forget(self) -> None:
+        """Close what a child has inherited; nothing is at work."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = read_only(self.path)
+            remember(self)
+        return self._connection
 
 
 def open_writer(path: str, *, durability: str, patience: float) -> Writer:
@@ -205,23 +226,12 @@ def open_writer(path: str, *, durability: str, patience: float) -> Writer:
         with translated(path), lock.held(patience):
             connection = _connect(path, durability=durability, patience=patience)
         writer = Writer(path, connection, lock, patience)
+        remember(writer)
         undo.callback(writer.close)
         if schema != SCHEMA:
             _migrate(writer)
         undo.pop_all()
     return writer
-
-
-def abandon(connection: sqlite3.Connection | None) -> None:
-    """Leave a connection of the parent process alone for ever.
-
-    Closing it, as the interpreter does with what nobody needs, could empty the parent's
-    WAL under its feet; so it is made immortal.
-    """
-    import ctypes  # noqa: PLC0415 - only a forked child needs it
-
-    if connection is not None:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 def _connect(path: str, *, durability: str, patience: float) -> sqlite3.Connection:

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
-from weakref import WeakSet
 
 from batchq.errors import StoreBusy, StoreError
 
@@ -65,7 +64,6 @@ class FileLock:
             self._descriptor = os.open(path + SUFFIX, flags, 0o600)
         except OSError as error:
             raise StoreError(f"cannot open {path + SUFFIX}: {error.strerror}") from error
-        _OPEN.add(self)
 
     def take(self) -> bool:
         """Take the lock if nobody else has it."""
@@ -96,15 +94,3 @@ class FileLock:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
-
-
-_OPEN: Final[WeakSet[FileLock]] = WeakSet()
-
-
-def _close_all() -> None:
-    for lock in list(_OPEN):
-        lock.close()
-
-
-# A forked child shares the parent's open file, and would keep the lock of one that died.
-os.register_at_fork(after_in_child=_close_all)

@@ -27,6 +27,15 @@ _FIND: Final = """
       FROM batchq_jobs
      WHERE id IN (SELECT value FROM json_each(:ids))
 """
+# A call that simply succeeded: do all its receipts hold? Equal smallest and largest queues
+# are one queue.
+_COUNT_HELD: Final = """
+    SELECT count(*), min(queue), max(queue)
+      FROM batchq_jobs
+     WHERE id IN (SELECT value FROM json_each(:ids))
+       AND attempt = :attempt
+       AND state = 'processing'
+"""
 # Once per different outcome: most jobs of a batch end alike, and one statement for all of
 # them takes half the time of one each.
 _WRITE: Final = """
@@ -56,6 +65,8 @@ def settle(
     """Write what became of attempts; one answer per settlement, in order."""
     if not settlements:
         return ()
+    if _complete_all(connection, settlements, now):
+        return [Settled.APPLIED] * len(settlements)
     rows = _find(connection, settlements)
     used: set[int] = set()
     answers = [_answer(settlement, rows, used) for settlement in settlements]
@@ -74,11 +85,42 @@ def count_ended(connection: sqlite3.Connection, ended: Ended) -> None:
     connection.executemany(_COUNT, rows)
 
 
+def _complete_all(
+    connection: sqlite3.Connection, settlements: Sequence[Settlement], now: float
+) -> bool:
+    """Complete the jobs if all apply and end alike, else change nothing; tell which it was.
+
+    It takes half the time of a look at every row.
+    """
+    attempt, value = settlements[0].receipt.attempt, settlements[0].value
+    ids = [
+        settlement.receipt.job_id
+        for settlement in settlements
+        if settlement.verdict is Verdict.OK
+        and settlement.receipt.attempt == attempt
+        and settlement.value == value
+    ]
+    if len(ids) < len(settlements):
+        return False
+    held = {"ids": _json(ids), "attempt": attempt}
+    found, first, last = connection.execute(_COUNT_HELD, held).fetchone()
+    # One that is named twice is found once.
+    if found < len(ids) or first != last:
+        return False
+    connection.execute(_WRITE, (*_completed(value, now), _json(ids)))
+    count_ended(connection, Counter({(first, "completed"): found}))
+    return True
+
+
 def _find(
     connection: sqlite3.Connection, settlements: Sequence[Settlement]
 ) -> dict[int, tuple[Any, ...]]:
-    ids = msgspec.json.encode([settlement.receipt.job_id for settlement in settlements])
-    return {row[0]: row for row in connection.execute(_FIND, {"ids": ids.decode()})}
+    ids = _json([settlement.receipt.job_id for settlement in settlements])
+    return {row[0]: row for row in connection.execute(_FIND, {"ids": ids})}
+
+
+def _json(ids: Sequence[int]) -> str:
+    return msgspec.json.encode(ids).decode()
 
 
 def _answer(settlement: Settlement, rows: Mapping[int, tuple[Any, ...]], used: set[int]) -> Settled:
@@ -112,10 +154,14 @@ def _write(
             ended[row[3], after[0]] += 1
         if settlement.error is not None and settlement.verdict in _FAILING:
             failed.append(Failure(row[0], row[1], now, settlement.error, row[6]))
-    writes = [(*after, msgspec.json.encode(ids).decode()) for after, ids in alike.items()]
+    writes = [(*after, _json(ids)) for after, ids in alike.items()]
     connection.executemany(_WRITE, writes)
     count_ended(connection, ended)
     keep_failures(connection, failed)
+
+
+def _completed(value: bytes | None, now: float) -> _After:
+    return "completed", None, 0, value, None, now
 
 
 def _after(settlement: Settlement, row: tuple[Any, ...], now: float) -> _After:
@@ -123,7 +169,7 @@ def _after(settlement: Settlement, row: tuple[Any, ...], now: float) -> _After:
     _, attempt, _, _, refunds, max_attempts, _, enqueued_at = row
     verdict = settlement.verdict
     if verdict is Verdict.OK:
-        return "completed", None, 0, settlement.value, None, now
+        return _completed(settlement.value, now)
     if verdict is Verdict.FAIL:
         return "failed", None, 0, None, settlement.reason, now
     if verdict is Verdict.RELEASE:

@@ -18,7 +18,8 @@ from batchq.errors import OptionError, StoreError
 from batchq.stores.base import StoreInfo
 from batchq.stores.sqlite import admin
 from batchq.stores.sqlite.clock import store_clock
-from batchq.stores.sqlite.connect import SYNCHRONOUS, Reader, Writer, abandon, open_writer
+from batchq.stores.sqlite.connect import SYNCHRONOUS, Reader, Writer, open_writer
+from batchq.stores.sqlite.fork import at_work
 from batchq.stores.sqlite.look import SCHEMA
 from batchq.stores.sqlite.trouble import translated
 from batchq.stores.sqlite.work import Work
@@ -149,8 +150,6 @@ class SqliteStore:
         with self._opening:
             here = self._open
             if here is not None and here.pid != os.getpid():
-                abandon(here.writer.connection)
-                abandon(here.reader.connection)
                 here = self._connect()
                 self._open = here
         if here is None:
@@ -158,7 +157,7 @@ class SqliteStore:
         return here
 
     def _connect(self) -> _Open:
-        with ExitStack() as undo:
+        with at_work(), ExitStack() as undo:
             writer = open_writer(self._path, durability=self._durability, patience=self._patience)
             undo.callback(writer.close)
             with translated(self._path):

@@ -1,0 +1,26 @@
+"""What is a number here: one that people call so, and that arithmetic with floats can bear."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Final, TypeGuard
+
+__all__ = ["is_number", "is_wait"]
+
+# A whole number may be greater than any float, and yet is less than infinity.
+_GREATEST: Final = sys.float_info.max
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether it is a number to people, too: True and False are not. It may be inf or NaN."""
+    if isinstance(value, bool):
+        return False
+    if isinstance(value, int):
+        return -_GREATEST <= value <= _GREATEST
+    return isinstance(value, float)
+
+
+def is_wait(value: object) -> TypeGuard[float]:
+    """Whether it is a time that one can wait: finite, from 0 [s]."""
+    return is_number(value) and 0 <= value < math.inf
