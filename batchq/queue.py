@@ -54,8 +54,8 @@ class BatchedQueue(BlockingTwins[T, R]):
         async with BatchedQueue(send_all, batch_size=50, flush_interval=5.0) as queue:
             await queue.enqueue(message)
 
-    Or subclass it: options become class attributes, the processor `process_batch`, and
-    methods with a hook's name are told first.
+    Or subclass it: options become class attributes, or methods (`def weigh(self, item)`),
+    the processor `process_batch`, and methods with a hook's name are told first.
 
     Args:
         processor: `async (batch) -> results`: one answer per item, in order, where an
@@ -79,7 +79,7 @@ class BatchedQueue(BlockingTwins[T, R]):
     def __init__(
         self, processor: Processor[T] | None = None, /, **options: Unpack[Options]
     ) -> None:
-        given = gather(type(self), options)
+        given = gather(self, options)
         settings = read_settings(given)
         self.name = settings.name
         self._shutdown_timeout = settings.time.shutdown_timeout
@@ -147,8 +147,8 @@ class BatchedQueue(BlockingTwins[T, R]):
         else:
             await trio.lowlevel.checkpoint()
         now = self._pump.now or self._pump.begin()
-        admit = self._asking_more(call) if call else self._admit
-        entry = admit(item, priority, now, delay=delay)
+        admit = self._asking_more(delay, call) if delay or call else self._admit
+        entry = admit(item, priority, now)
         if entry is None:
             return await self._entrance.wait(item, priority, delay=delay)
         if self._telling:
@@ -169,8 +169,8 @@ class BatchedQueue(BlockingTwins[T, R]):
             QueueFull: no room, where `enqueue` would wait or the policy is to refuse.
         """
         now = self._pump.now or self._pump.begin()
-        admit = self._asking_more(call) if call else self._admit
-        entry = admit(item, priority, now, delay=delay)
+        admit = self._asking_more(delay, call) if delay or call else self._admit
+        entry = admit(item, priority, now)
         if entry is None:
             raise self._door.full_error()
         if self._telling:
@@ -226,8 +226,8 @@ class BatchedQueue(BlockingTwins[T, R]):
             Exception: as `enqueue`, and as `Entry.result`.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        admit = self._asking_more(call) if call else self._admit
-        entry: Any = admit(item, priority, self._pump.now or self._pump.begin(), delay=delay)
+        admit = self._asking_more(delay, call) if delay or call else self._admit
+        entry: Any = admit(item, priority, self._pump.now or self._pump.begin())
         if entry is None:
             entry = await self._entrance.wait(item, priority, delay=delay)
         elif self._telling:
@@ -398,10 +398,11 @@ class BatchedQueue(BlockingTwins[T, R]):
         self._door = self._batcher.door
         self._admit: Callable[..., CoreEntry[T, R] | None] = self._door.enqueue
 
-    def _asking_more(self, call: PerCall) -> Callable[..., CoreEntry[T, R] | None]:
-        """Return what admits an item of which more is said than a plain queue notes."""
-        self._batcher.enrich()
-        return partial(self._admit, **call)
+    def _asking_more(self, delay: float, call: PerCall) -> Callable[..., CoreEntry[T, R] | None]:
+        """Return what admits an item of which more is said than its level."""
+        if call:
+            self._batcher.enrich()
+        return partial(self._admit, delay=delay, **call)
 
     def _end(self) -> None:
         """Settle what is left, and say so."""

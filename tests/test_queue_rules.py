@@ -11,6 +11,7 @@ import trio
 
 from batchq import (
     Backoff,
+    BatchedQueue,
     DuplicateKey,
     EntryStatus,
     Expired,
@@ -556,3 +557,41 @@ async def test_adaptive_concurrency_finds_slots_and_gives_them_back(
         await queue.enqueue_many(range(20))
         await queue.wait_idle()
         assert queue.stats().concurrency < most
+
+
+# ---- Subclasses.
+
+
+async def test_rules_may_be_methods_of_a_subclass(autojump_clock: Clock) -> None:
+    class Parcels(BatchedQueue[str, None]):
+        batch_size = 10
+        flush_interval = 1.0
+        max_batch_weight = 6.0
+        priority_levels = 3
+        heavy = 5.0
+
+        async def process_batch(self, batch: Batch[str]) -> None:
+            seen.append((batch.partition, list(batch)))
+
+        def weigh(self, item: str) -> float:
+            return self.heavy if item.isupper() else 1.0
+
+        def partition_by(self, item: str) -> str:
+            return item[0].lower()
+
+        def priority_by(self, item: str) -> int:
+            return 0 if self.weigh(item) == self.heavy else 2
+
+        def coalesce_by(self, item: str) -> str:
+            return item.lower()
+
+        def batching_strategy(self, items: list[str]) -> list[list[str]]:
+            return [items[:1], items[1:]] if len(items) > 1 and self.heavy else [items]
+
+    seen = list[tuple[object, list[str]]]()
+    async with Parcels() as queue:
+        await queue.enqueue_many(["a1", "A2", "a2", "b1"])
+        assert queue.stats().pending == 3
+    assert sorted(item for _, batch in seen for item in batch) == ["A2", "a1", "b1"]
+    assert all(partition == item[0].lower() for partition, batch in seen for item in batch)
+    assert max(map(len, (batch for _, batch in seen))) == 1

@@ -168,9 +168,13 @@ _GROUPS: Final[Mapping[str, type]] = {
 }
 
 
-def gather(kind: type, options: Options) -> dict[str, Any]:
-    """Return `options`, and where they say nothing the attributes of the class `kind`."""
-    found = {key: getattr(kind, key) for key in Options.__annotations__ if hasattr(kind, key)}
+def gather(queue: object, options: Options) -> dict[str, Any]:
+    """Return `options`, and where they say nothing the attributes that a subclass gave.
+
+    They are the queue's own, so that its methods are bound.
+    """
+    kind = type(queue)
+    found = {key: getattr(queue, key) for key in Options.__annotations__ if hasattr(kind, key)}
     return found | {**options}
 
 
