@@ -6,7 +6,7 @@ Rule 1: queues are made anew for each block, so that one manager serves many eve
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -62,13 +62,19 @@ class AtWork:
 
         return Workers(make, ledger, grace, lambda: self._forget(made))
 
-    def stored(self, jobs: Sequence[NewJob], ids: Sequence[int]) -> None:
-        """Wake the queues that these new jobs are for, and tell their hooks."""
+    def stored(self, jobs: Sequence[NewJob], ids: Sequence[int], now: Callable[[], float]) -> None:
+        """Wake the queues that these new jobs are for, and tell their hooks.
+
+        Args:
+            jobs: what was stored.
+            ids: of each, in order.
+            now: the store's clock.
+        """
         for name in {job.queue for job in jobs}:
             self._wake(name)
             if any(each.on_enqueue is not None for each in self._hooks(name)):
                 new = [pair for pair in zip(jobs, ids, strict=True) if pair[0].queue == name]
-                self._tell_stored(name, new)
+                self._tell_stored(name, new, now())
 
     def _wake(self, name: str) -> None:
         if self._pid != os.getpid():
@@ -77,10 +83,10 @@ class AtWork:
             with suppress(trio.RunFinishedError):  # its event loop has ended this very moment
                 token.run_sync_soon(queue.wake, idempotent=True)
 
-    def _tell_stored(self, name: str, new: Sequence[tuple[NewJob, int]]) -> None:
+    def _tell_stored(self, name: str, new: Sequence[tuple[NewJob, int]], now: float) -> None:
         watchers = JobWatchers(self._hooks(name))
         for job, id_ in new:
-            watchers.tell(watchers.on_enqueue, self._stored_job(job, id_))
+            watchers.tell(watchers.on_enqueue, self._stored_job(job, id_, now))
 
     def _hooks(self, name: str) -> list[JobHooks]:
         return [*self.hooks, *self.queues[name].hooks]
@@ -116,7 +122,7 @@ class AtWork:
             elif (memory := self.queues[name].memory) is not None:
                 memory.end()
 
-    def _stored_job(self, new: NewJob, id_: int) -> Job[Any]:
+    def _stored_job(self, new: NewJob, id_: int, now: float) -> Job[Any]:
         [handler] = [each for each in self.queues[new.queue].handlers if each.name == new.handler]
         return Job(
             id=id_,
@@ -126,7 +132,7 @@ class AtWork:
             priority=new.priority,
             used=0,
             max_attempts=new.max_attempts,
-            enqueued_at=0.0,
+            enqueued_at=now,
             payload=Undecoded(new.payload, handler.signature.decode),
             settle=_not_yours,
         )

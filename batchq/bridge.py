@@ -6,6 +6,8 @@ Rule 1: trio is the home. What runs elsewhere is a blocking call in a thread, or
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import threading
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
@@ -23,6 +25,8 @@ __all__ = [
     "run_blocking",
     "run_to_its_end",
 ]
+
+logger = logging.getLogger("batchq")
 
 T = TypeVar("T")
 
@@ -139,12 +143,23 @@ class LoopThread:
 
     make: Callable[[], AbstractAsyncContextManager[Any]]
     name: str = "batchq"
+    _pid: int = attrs.field(factory=os.getpid, init=False)
     _thread: threading.Thread | None = attrs.field(default=None, init=False)
     _entered: threading.Event = attrs.field(factory=threading.Event, init=False)
     _token: trio.lowlevel.TrioToken | None = attrs.field(default=None, init=False)
     _leave: trio.Event = attrs.field(factory=trio.Event, init=False)
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _error: BaseException | None = attrs.field(default=None, init=False)
+
+    @property
+    def inherited(self) -> bool:
+        """Whether it is another process's, which this one was forked from."""
+        return self._pid != os.getpid()
+
+    @property
+    def running(self) -> bool:
+        """Whether its thread has begun, and not ended."""
+        return self._thread is not None and self._thread.is_alive()
 
     def start(self) -> None:
         """Enter the block; returns when it was entered.
@@ -169,17 +184,20 @@ class LoopThread:
         Raises:
             BaseException: what ended the block, or leaving it, raised.
         """
-        if self._thread is None:
+        if self._thread is None or self.inherited:
             return
+        self._entered.wait()  # start() may have been interrupted
         with suppress(trio.RunFinishedError):  # it has ended by itself
             self.run_soon(self._scope.cancel if cancel else self._leave.set)
         self._thread.join()
         self._raise()
 
     def _raise(self) -> None:
-        """Raise what ended the block, once."""
+        """Raise what ended the block, once, when its thread has ended too."""
         error, self._error = self._error, None
         if error is not None:
+            if self._thread is not None:
+                self._thread.join()
             raise error
 
     def run_soon(self, call: Callable[[], object]) -> None:
@@ -197,6 +215,10 @@ class LoopThread:
             trio.run(self._keep)
         except BaseException as error:
             self._error = error
+            told = self._leave.is_set() or self._scope.cancel_called
+            if self._entered.is_set() and not told:
+                # Nobody may ask for a long time.
+                logger.critical("thread %r: its work has ended", self.name, exc_info=error)
         finally:
             self._entered.set()
 

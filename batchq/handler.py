@@ -15,7 +15,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Final, Generic, ParamSpec, Self, TypeVar
 
 import attrs
@@ -27,7 +27,7 @@ from batchq.core.payload import Signature
 from batchq.core.result import Result
 from batchq.core.retry import RetryPolicy
 from batchq.core.using import Using
-from batchq.errors import BatchqError, BatchTimeout, ContractError, PayloadError
+from batchq.errors import BatchqError, BatchTimeout, ContractError, PayloadError, QueueError
 from batchq.job_handle import Intake, JobHandle
 
 __all__ = ["AnyHandler", "BatchHandler", "Handler"]
@@ -73,7 +73,7 @@ class AnyHandler(Generic[R]):
         """The names whose jobs it runs, its own first."""
         return (self.name, *self.aliases)
 
-    @property
+    @cached_property
     def is_async(self) -> bool:
         """Whether its function runs in the event loop; a plain one runs in a thread."""
         inner: Any = self.function
@@ -192,10 +192,23 @@ class AnyHandler(Generic[R]):
         """
         began = trio.current_time()
         limiter = trio.CapacityLimiter(1)  # the queue's concurrency is the limit
-        answers = await trio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=limiter)
+        called = partial(self._called, call)
+        answers = await trio.to_thread.run_sync(called, abandon_on_cancel=True, limiter=limiter)
         if self.timeout is not None and trio.current_time() - began > self.timeout:
             logger.warning("handler %r returned after its timeout; dropped", self.name)
             raise self._timed_out()
+        return answers
+
+    def _called(self, call: Callable[[], object]) -> object:
+        """Call a plain function, in its thread."""
+        answers = call()
+        if inspect.isawaitable(answers):
+            if inspect.iscoroutine(answers):
+                answers.close()  # or Python would warn of it, too
+            raise ContractError(
+                f"handler {self.name!r} is a plain function and returned"
+                f" a {type(answers).__name__}, which nobody awaits; write async def"
+            )
         return answers
 
     def _timed_out(self) -> BatchTimeout:
@@ -256,7 +269,7 @@ class BatchHandler(AnyHandler[R], Generic[P, R]):
                 before.
         """
         stored: list[JobHandle[R]] = []
-        with _saying(lambda: stored):
+        with _saying(lambda more: [*stored, *more]):
             for chunk in self._chunks(items):
                 stored += await self._intake.enqueue(chunk, self.signature.decode_value)
         return stored
@@ -264,7 +277,7 @@ class BatchHandler(AnyHandler[R], Generic[P, R]):
     def enqueue_many_sync(self, items: Iterable[P]) -> list[JobHandle[R]]:
         """Do the same, blocking; see `Handler.enqueue_sync`."""
         stored: list[JobHandle[R]] = []
-        with _saying(lambda: stored):
+        with _saying(lambda more: [*stored, *more]):
             for chunk in self._chunks(items):
                 stored += self._intake.enqueue_sync(chunk, self.signature.decode_value)
         return stored
@@ -276,7 +289,7 @@ class BatchHandler(AnyHandler[R], Generic[P, R]):
             BatchqError: as `enqueue_many`; its `stored` is the number stored before.
         """
         stored = 0
-        with _saying(lambda: stored):
+        with _saying(lambda more: stored + len(more)):
             for chunk in self._chunks(items):
                 stored += len(await self._intake.enqueue(chunk, self.signature.decode_value))
         return stored
@@ -297,10 +310,14 @@ class BatchHandler(AnyHandler[R], Generic[P, R]):
 
 
 @contextmanager
-def _saying(stored: Callable[[], object]) -> Iterator[None]:
-    """Let an error say what was stored before it."""
+def _saying(stored: Callable[[Sequence[object]], object]) -> Iterator[None]:
+    """Let an error say what was stored before it.
+
+    Args:
+        stored: gets the handles of what a queue took of the last jobs; returns what to say.
+    """
     try:
         yield
     except BatchqError as error:
-        error.stored = stored()
+        error.stored = stored(error.entries if isinstance(error, QueueError) else ())
         raise

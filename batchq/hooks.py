@@ -93,6 +93,9 @@ class Hooks(Generic[T, R]):
 class JobHooks(Hooks[Job[Any], Any]):
     """The functions to tell of durable jobs: the names of `Hooks`, with a `Job` as item.
 
+    `on_enqueue` is told after the commit, in the thread that stored the job: a worker may
+    have it already.
+
     Attributes:
         on_lease_lost: (job) its lease ran out and somebody else has it; what this worker
             makes of it is not written.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -44,10 +45,14 @@ class AtFirstUse:
 
     make: Callable[[], Ledger]
     ledger: Ledger | None = None
-    _lock: Any = attrs.field(factory=threading.Lock, init=False)
+    # By process id: a child must not wait for a lock that its parent held.
+    _locks: dict[int, threading.Lock] = attrs.field(factory=dict, init=False)
 
     def get(self) -> Ledger:
         """Return it, opened."""
+        ledger = self.ledger
+        if ledger is not None:
+            return ledger
         with self._lock:
             if self.ledger is None:
                 self.ledger = self.make()
@@ -55,16 +60,19 @@ class AtFirstUse:
 
     async def aget(self) -> Ledger:
         """Return it, opened without blocking the event loop."""
-        if self.ledger is None:
-            return await run_blocking(self.get)
-        return self.ledger
+        ledger = self.ledger
+        return await run_blocking(self.get) if ledger is None else ledger
 
     def close(self) -> None:
-        """Close the store; the next use opens it anew."""
+        """Close the store; the next use opens one given by URL anew."""
         with self._lock:
             if self.ledger is not None:
                 self.ledger.close()
                 self.ledger = None
+
+    @property
+    def _lock(self) -> threading.Lock:
+        return self._locks.setdefault(os.getpid(), threading.Lock())
 
 
 @attrs.define(eq=False)
@@ -164,11 +172,12 @@ class DurableIntake:
 
     Attributes:
         lookup: for their handles.
-        on_stored: told of new jobs and their ids, in order, in the thread that stored them.
+        on_stored: told of new jobs and their ids, in order, and of the store's clock; after
+            the commit, in the thread that stored them.
     """
 
     lookup: JobLookup
-    on_stored: Callable[[Sequence[NewJob], Sequence[int]], object]
+    on_stored: Callable[[Sequence[NewJob], Sequence[int], Callable[[], float]], object]
 
     async def enqueue(self, jobs: Sequence[NewJob], read: Read) -> list[Any]:
         """Store jobs; see `Intake`."""
@@ -176,17 +185,22 @@ class DurableIntake:
         group = Group(enqueue=jobs)
         if in_trio():
             answers = await ledger.submit(group)
-        else:
-            # A task that is cancelled does not wait, but what it began is stored.
-            answers = await asyncio.shield(asyncio.to_thread(ledger.commit_now, group))
-        return self._handles(jobs, answers.enqueue, read)
+            return self._told(ledger, jobs, answers.enqueue, read=read)
+        # A task that is cancelled does not wait, but what it began is stored, and told of.
+        return await asyncio.shield(asyncio.to_thread(self._store, ledger, jobs, read))
 
     def enqueue_sync(self, jobs: Sequence[NewJob], read: Read) -> list[Any]:
         """Do the same, blocking."""
         forbid_event_loop("enqueue_sync()", "await handler.enqueue(...)")
-        answers = self.lookup.ledgers.get().commit_now(Group(enqueue=jobs))
-        return self._handles(jobs, answers.enqueue, read)
+        return self._store(self.lookup.ledgers.get(), jobs, read)
 
-    def _handles(self, jobs: Sequence[NewJob], ids: Sequence[int], read: Read) -> list[Any]:
-        self.on_stored(jobs, ids)
+    def _store(self, ledger: Ledger, jobs: Sequence[NewJob], read: Read) -> list[Any]:
+        answers = ledger.commit_now(Group(enqueue=jobs))
+        return self._told(ledger, jobs, answers.enqueue, read=read)
+
+    def _told(
+        self, ledger: Ledger, jobs: Sequence[NewJob], ids: Sequence[int], *, read: Read
+    ) -> list[Any]:
+        """Tell of jobs that were stored, and return their handles."""
+        self.on_stored(jobs, ids, ledger.store.now)
         return [JobHandle(id_, self.lookup, read) for id_ in ids]

@@ -26,7 +26,7 @@ class Intake(Protocol):
     """Where a handler's jobs go."""
 
     async def enqueue(self, jobs: Sequence[NewJob], read: Read) -> list[Any]:
-        """Take jobs in, all or none of them.
+        """Take jobs in: all or none of them (durable tier), or one after the other (memory).
 
         Args:
             jobs: checked and encoded.
@@ -36,7 +36,8 @@ class Intake(Protocol):
             Their handles, one per job, in order.
 
         Raises:
-            QueueError: they can't come in (memory tier).
+            QueueError: they can't come in (memory tier); its `entries` has the handles of
+                those that did before.
             StoreError: they were not stored (durable tier).
         """
 

@@ -256,11 +256,14 @@ class QueueManager:
             RuntimeError: they are started already.
         """
         chosen = self._registry.chosen(queues)
-        if self._portal is not None:
+        if self._portal is not None and not self._portal.inherited:
             raise RuntimeError("the workers are started already; stop_workers() ends them")
         portal = LoopThread(lambda: self._working(chosen))
-        portal.start()
-        self._portal = portal
+        try:
+            portal.start()
+        finally:
+            # Interrupted by Ctrl-C, they are on their way: stop_workers() ends those, too.
+            self._portal = portal if portal.running else None
 
     def stop_workers(self) -> None:
         """Stop what `start_workers` started, as the end of a `working` block does."""
@@ -269,7 +272,10 @@ class QueueManager:
             portal.stop()
 
     def close(self) -> None:
-        """Close the store, if it is open; its next use opens it anew."""
+        """Close the store, if it is open, when no block of this manager is.
+
+        The next use opens a store given by URL anew; one given as an object stays closed.
+        """
         self._ledgers.close()
 
     async def __aenter__(self) -> Self:

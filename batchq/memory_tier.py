@@ -2,6 +2,7 @@
 
 Rule 1: the same code as in the durable tier: payloads are checked and copied through JSON,
 the function gets them in the same way, and verdicts mean the same.
+Where nothing is stored, a value may be one that JSON can't hold.
 Rule 2: it takes jobs only while it works: inside `manager.working()` or `run()`.
 """
 
@@ -12,6 +13,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -23,7 +25,7 @@ from batchq.calls import Calls
 from batchq.core.batch import Batch
 from batchq.core.job import PRIORITY_LEVELS, Job, NewJob, Undecoded
 from batchq.core.job_options import JobQueueOptions
-from batchq.errors import DrainTimeout, OptionError, QueueClosed
+from batchq.errors import DrainTimeout, OptionError, QueueClosed, QueueError
 from batchq.handle import Entry
 from batchq.handler import AnyHandler
 from batchq.hooks import JobHooks
@@ -42,7 +44,7 @@ class EntryHandle(Generic[R]):
     """A job of the memory tier, as whoever enqueued it holds it.
 
     Attributes:
-        id: its number, unique as long as its manager lives.
+        id: its number, unique among its handler's jobs as long as the manager lives.
     """
 
     id: int
@@ -67,36 +69,45 @@ class EntryHandle(Generic[R]):
                 return await self._entry.result()
             raise self._timed_out(seconds)
         # No thread waits meanwhile: there may be more who wait than threads.
-        if await self._bell().wait(seconds):
-            return self._entry.value()
+        with self._bell() as bell:
+            if await bell.wait(seconds):
+                return self._entry.value()
         raise self._timed_out(seconds)
 
     def result_sync(self, timeout: float | None = None) -> R:
         """Do the same, blocking, in another thread than the queue's."""
         forbid_event_loop("result_sync()", "await job.result()")
         seconds = math.inf if timeout is None else timeout
-        if self._bell().wait_sync(seconds):
-            return self._entry.value()
+        with self._bell() as bell:
+            if bell.wait_sync(seconds):
+                return self._entry.value()
         raise self._timed_out(seconds)
 
-    def _bell(self) -> Bell:
+    @contextmanager
+    def _bell(self) -> Iterator[Bell]:
         """Make a bell that is rung when it is settled; in another thread than the queue's."""
-        bell = Bell()
+        bell, waiting = Bell(), trio.CancelScope()
         try:
-            self._token.run_sync_soon(self._ring_at_the_end, bell)
+            self._token.run_sync_soon(self._ring_at_the_end, bell, waiting)
         except trio.RunFinishedError:
             bell.ring()  # the queue has ended, and settled everything
-        return bell
+        try:
+            yield bell
+        finally:
+            # No task of the queue's waits on for one who has given up.
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(waiting.cancel)
 
-    def _ring_at_the_end(self, bell: Bell) -> None:
+    def _ring_at_the_end(self, bell: Bell, waiting: trio.CancelScope) -> None:
         if self._entry.settled:
             bell.ring()
         else:
-            trio.lowlevel.spawn_system_task(self._wait_and_ring, bell)
+            trio.lowlevel.spawn_system_task(self._wait_and_ring, bell, waiting)
 
-    async def _wait_and_ring(self, bell: Bell) -> None:
-        await self._entry.wait()
-        bell.ring()
+    async def _wait_and_ring(self, bell: Bell, waiting: trio.CancelScope) -> None:
+        with waiting:
+            await self._entry.wait()
+            bell.ring()
 
     def _timed_out(self, seconds: float) -> TimeoutError:
         return TimeoutError(f"job {self.id} was not settled within {seconds:g} s")
@@ -200,37 +211,51 @@ class MemoryIntake:
         queue, token = self._open()
         if in_trio() and trio.lowlevel.current_trio_token() is token:
             return await self._admit(jobs, queue, token)
-        return await run_blocking(
-            partial(trio.from_thread.run, self._admit, jobs, queue, token, trio_token=token)
-        )
+        return await run_blocking(partial(self._admit_there, jobs, queue, token))
 
     def enqueue_sync(self, jobs: Sequence[NewJob], read: Read) -> list[Any]:
         """Do the same, blocking, in another thread than the queue's."""
         del read
         forbid_event_loop("enqueue_sync()", "await handler.enqueue(...)")
         queue, token = self._open()
-        return trio.from_thread.run(self._admit, jobs, queue, token, trio_token=token)
+        return self._admit_there(jobs, queue, token)
 
     def _open(self) -> tuple[MemoryQueue, trio.lowlevel.TrioToken]:
         # What worked in the parent of a forked process does not work here.
         if self.working is None or self._pid != os.getpid():
-            raise QueueClosed(
-                f"handler {self.name!r} is of the memory tier and takes jobs only while its"
-                " manager works: inside 'async with manager.working():' or in run()"
-            )
+            raise self._closed()
         return self.working
+
+    def _closed(self) -> QueueClosed:
+        return QueueClosed(
+            f"handler {self.name!r} is of the memory tier and takes jobs only while its"
+            " manager works: inside 'async with manager.working():' or in run()"
+        )
+
+    def _admit_there(
+        self, jobs: Sequence[NewJob], queue: MemoryQueue, token: trio.lowlevel.TrioToken
+    ) -> list[Any]:
+        """Admit jobs from another thread than the queue's."""
+        try:
+            return trio.from_thread.run(self._admit, jobs, queue, token, trio_token=token)
+        except (trio.RunFinishedError, trio.Cancelled):
+            # Its event loop has ended meanwhile, or ends: nobody cancelled this thread.
+            raise self._closed() from None
 
     async def _admit(
         self, jobs: Sequence[NewJob], queue: MemoryQueue, token: trio.lowlevel.TrioToken
     ) -> list[Any]:
-        return [
-            EntryHandle(
-                (job := self._job(new, queue)).id,
-                await queue.queue.enqueue(job, new.priority, delay=new.delay),
-                token,
-            )
-            for new in jobs
-        ]
+        handles: list[Any] = []
+        for (priority, delay), run in itertools.groupby(jobs, _place):
+            made = [self._job(new, queue) for new in run]
+            try:
+                entries = await queue.queue.enqueue_many(made, priority, delay=delay)
+            except QueueError as error:
+                admitted: Sequence[Any] = error.entries
+                error.entries = [*handles, *_handles(made, admitted, token)]
+                raise
+            handles += _handles(made, entries, token)
+        return handles
 
     def _job(self, new: NewJob, queue: MemoryQueue) -> Job[Any]:
         if new.max_attempts != queue.max_attempts:
@@ -250,3 +275,14 @@ class MemoryIntake:
             payload=Undecoded(new.payload, queue.decode),
             settle=queue.settle,
         )
+
+
+def _place(new: NewJob) -> tuple[int, float]:
+    return new.priority, new.delay
+
+
+def _handles(
+    jobs: Sequence[Job[Any]], entries: Sequence[Entry[Any, Any]], token: trio.lowlevel.TrioToken
+) -> list[Any]:
+    """Make the handles of those jobs, from the first on, that were admitted."""
+    return [EntryHandle(job.id, entry, token) for job, entry in zip(jobs, entries, strict=False)]

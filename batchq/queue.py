@@ -147,7 +147,7 @@ class BatchedQueue(BlockingTwins[T, R]):
         else:
             await trio.lowlevel.checkpoint()
         now = self._pump.now or self._pump.begin()
-        admit = self._asking_more(delay, call) if delay or call else self._admit
+        admit = self._asking_more(call, delay) if delay or call else self._admit
         entry = admit(item, priority, now)
         if entry is None:
             return await self._entrance.wait(item, priority, delay=delay)
@@ -169,7 +169,7 @@ class BatchedQueue(BlockingTwins[T, R]):
             QueueFull: no room, where `enqueue` would wait or the policy is to refuse.
         """
         now = self._pump.now or self._pump.begin()
-        admit = self._asking_more(delay, call) if delay or call else self._admit
+        admit = self._asking_more(call, delay) if delay or call else self._admit
         entry = admit(item, priority, now)
         if entry is None:
             raise self._door.full_error()
@@ -226,8 +226,8 @@ class BatchedQueue(BlockingTwins[T, R]):
             Exception: as `enqueue`, and as `Entry.result`.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        admit = self._asking_more(delay, call) if delay or call else self._admit
-        entry: Any = admit(item, priority, self._pump.now or self._pump.begin())
+        admit = self._asking_more(call) if call else self._admit
+        entry: Any = admit(item, priority, self._pump.now or self._pump.begin(), delay=delay)
         if entry is None:
             entry = await self._entrance.wait(item, priority, delay=delay)
         elif self._telling:
@@ -398,7 +398,9 @@ class BatchedQueue(BlockingTwins[T, R]):
         self._door = self._batcher.door
         self._admit: Callable[..., CoreEntry[T, R] | None] = self._door.enqueue
 
-    def _asking_more(self, delay: float, call: PerCall) -> Callable[..., CoreEntry[T, R] | None]:
+    def _asking_more(
+        self, call: PerCall, delay: float = 0.0
+    ) -> Callable[..., CoreEntry[T, R] | None]:
         """Return what admits an item of which more is said than its level."""
         if call:
             self._batcher.enrich()

@@ -29,6 +29,7 @@ from batchq.registration import BatchHandlerOptions, HandlerOptions
 __all__ = ["Declared", "Registry", "job_hooks"]
 
 _OF_QUEUE: Final = ("concurrency", "lease", "prefetch")
+_CLAIMING: Final = ("lease", "prefetch")
 _GATHERING: Final = ("batch_size", "flush_interval")
 
 
@@ -167,7 +168,8 @@ class Registry:
             if slots is not None:
                 attrs.evolve(self.queues[name].options, concurrency=slots)  # checks it
         if not wanted:
-            raise OptionError("there is nothing to work on: no handler is registered")
+            why = "no handler is registered" if queues is None else "queues names none"
+            raise OptionError(f"there is nothing to work on: {why}; there are: {there}")
         return wanted
 
     def concurrency(self, chosen: Mapping[str, int | None]) -> dict[str, int]:
@@ -195,6 +197,8 @@ class Registry:
             settings |= {"batch_size": 100, "flush_interval": 1.0} | gathered
         if "queue" not in options:
             made = JobQueueOptions(name=handler.queue, **{**self.defaults, **settings})
+            if memory is not None:
+                _check_memory(handler.name, settings)
             self._check_own(handler)
             return Declared(options=made, memory=memory)
         if memory is not None:
@@ -263,6 +267,15 @@ def _in_memory(tier: object) -> bool:
     if tier not in ("durable", "memory"):
         raise OptionError(f"tier must be 'durable' or 'memory', got {tier!r}")
     return tier == "memory"
+
+
+def _check_memory(name: str, settings: Mapping[str, Any]) -> None:
+    claiming = ", ".join(key for key in _CLAIMING if key in settings)
+    if claiming:
+        raise OptionError(
+            f"handler {name!r} is of the memory tier, where nothing is claimed: {claiming}"
+            " needs tier='durable'"
+        )
 
 
 def _retry(retry: object) -> RetryPolicy:

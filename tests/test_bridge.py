@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -166,3 +168,46 @@ def test_a_block_that_cannot_be_made_is_raised_by_start() -> None:
     loop_thread = LoopThread(make)  # type: ignore[arg-type]  # it never makes one
     with pytest.raises(KeyboardInterrupt):
         loop_thread.start()
+
+
+def test_what_ends_a_block_by_itself_is_logged_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    @asynccontextmanager
+    async def broken() -> AsyncIterator[None]:
+        token = trio.lowlevel.current_trio_token()
+        with trio.CancelScope() as scope:
+            end.append(partial(token.run_sync_soon, scope.cancel))
+            yield
+        raise ValueError("broken")
+
+    end = list[Callable[[], None]]()
+    loop_thread = LoopThread(broken, name="mine")
+    loop_thread.start()
+    end[0]()
+    deadline = time.monotonic() + 10
+    while loop_thread.running:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    [record] = caplog.records
+    assert (record.levelname, record.exc_info is not None) == ("CRITICAL", True)
+    assert "'mine'" in record.getMessage()
+    with pytest.raises(ValueError, match="broken"):
+        loop_thread.stop()
+
+
+def test_a_portal_whose_start_was_interrupted_can_be_stopped() -> None:
+    block, go = Block(), threading.Event()
+
+    class Interrupted(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            if not go.is_set():
+                raise KeyboardInterrupt  # as Ctrl-C would
+            return super().wait(timeout)
+
+    loop_thread = LoopThread(block)
+    loop_thread._entered = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        loop_thread.start()
+    assert loop_thread.running
+    go.set()
+    loop_thread.stop()
+    assert (loop_thread.running, block.events) == (False, ["entered", "left"])

@@ -267,6 +267,9 @@ def test_every_option_of_a_manager_and_a_handler_is_on_the_page_of_the_options()
     taken = inspect.signature(QueueManager).parameters
     manager = {name: repr(it.default) for name, it in taken.items() if name != "store"}
     assert table_under(text, "option of `QueueManager`") == manager
+    taken = inspect.signature(QueueManager.queue).parameters
+    queue = {name: repr(it.default) for name, it in taken.items() if name not in ("self", "name")}
+    assert table_under(text, "option of `manager.queue`") == queue
     handler = {**HandlerOptions.__annotations__, **BatchHandlerOptions.__annotations__}
     assert set(table_under(text, "option of a handler")) == set(handler)
     using = inspect.signature(Handler.using).parameters

@@ -102,5 +102,5 @@ async def test_a_job_is_stored_iff_the_call_returned_and_nothing_stays_leased(
         assert len(completed) <= len(world.done)
         assert world.manager._blocks == {}
         assert world.manager._ledgers.get()._queues == {}
-        assert world.manager._at_work.ends._waiting == {}
+        assert world.manager._at_work.ends._here.waiting == {}
     assert finished

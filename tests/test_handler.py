@@ -11,6 +11,7 @@ import pytest
 from batchq import (
     BatchHandler,
     Handler,
+    JobHooks,
     OptionError,
     PayloadError,
     QueueManager,
@@ -172,3 +173,15 @@ def test_what_using_takes_is_checked_at_once(
     with pytest.raises(OptionError) as caught:
         resize.using(**options)
     assert said in str(caught.value)
+
+
+def test_on_enqueue_is_told_the_time_of_the_store(store: WatchedStore) -> None:
+    told = list[tuple[int, float]]()
+    hooks = JobHooks(on_enqueue=lambda job: told.append((job.id, job.enqueued_at)))
+    manager = QueueManager(store, hooks=hooks)
+
+    @manager.handler
+    def work() -> None: ...
+
+    work.enqueue_sync()
+    assert told == [(job.id, job.enqueued_at) for job in jobs_in(store)] == [(1, 4096.0)]

@@ -196,7 +196,7 @@ async def test_many_may_wait_for_one_job_and_one_of_them_may_give_up(
             with trio.move_on_after(2):
                 await wait(job)
         assert got == [7] * 10
-    assert not manager._at_work.ends._waiting
+    assert not manager._at_work.ends._here.waiting
 
 
 async def test_a_job_that_is_not_there_is_unknown(

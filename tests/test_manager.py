@@ -12,6 +12,8 @@ import trio
 from trio.testing import MockClock
 
 from batchq import JobState, QueueManager, StoreBroken
+from batchq.bridge import LoopThread
+from batchq.core.job import Group
 from batchq.errors import StoreError
 from tests.jobs import Hops, WatchedStore, jobs_in, nothing_is_leased, store_of
 
@@ -245,6 +247,32 @@ def test_workers_are_started_once_and_may_be_stopped_twice() -> None:
     manager.stop_workers()
 
 
+def test_workers_whose_start_was_interrupted_can_be_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    manager = QueueManager("memory:")
+
+    @manager.handler
+    def work() -> int:
+        return 7
+
+    def interrupted(portal: LoopThread) -> None:
+        start(portal)
+        raise KeyboardInterrupt  # as Ctrl-C would
+
+    start = LoopThread.start
+    with monkeypatch.context() as patch:
+        patch.setattr(LoopThread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            manager.start_workers()
+    with pytest.raises(RuntimeError, match="started already"):
+        manager.start_workers()
+    assert work.enqueue_sync().result_sync(5) == 7
+    manager.stop_workers()
+    manager.start_workers()
+    manager.stop_workers()
+
+
 def test_what_ended_the_workers_comes_out_when_they_are_stopped() -> None:
     store = WatchedStore(clock=None)
     manager, met = QueueManager(store, poll_interval=0.01), threading.Event()
@@ -265,6 +293,37 @@ def test_what_ended_the_workers_comes_out_when_they_are_stopped() -> None:
 
 
 # ---- Under asyncio
+
+
+def test_a_cancelled_enqueue_wakes_the_workers_of_what_it_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = WatchedStore(clock=None)
+    manager = QueueManager(store, poll_interval=60)
+    began, go, ran = threading.Event(), threading.Event(), threading.Event()
+
+    @manager.handler
+    def work() -> None:
+        ran.set()
+
+    def slow(group: Group) -> None:
+        if group.enqueue:
+            began.set()
+            go.wait(10)
+
+    async def main() -> None:
+        store.refuses = slow
+        storing = asyncio.ensure_future(work.enqueue())
+        await asyncio.to_thread(began.wait, 10)
+        storing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await storing
+        go.set()
+        assert await asyncio.to_thread(ran.wait, 10)
+
+    manager.start_workers()
+    asyncio.run(main())
+    manager.stop_workers()
 
 
 def test_a_block_cancelled_under_asyncio_leaves_nothing_at_work(tmp_path: Path) -> None:

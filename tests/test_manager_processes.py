@@ -84,6 +84,41 @@ if {working}:
     manager.stop_workers()
 """
 
+HELD = """
+import os, signal, threading
+from batchq import QueueManager
+
+manager = QueueManager("sqlite:///jobs.db", poll_interval=0.02)
+
+@manager.handler
+def work() -> int:
+    return 7
+
+held, go = threading.Event(), threading.Event()
+
+def hold():
+    with manager._ledgers._lock, manager._at_work.ends._here.lock:
+        held.set()
+        go.wait(60)
+
+work.enqueue_sync()
+manager.start_workers()
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait(60)
+if (pid := os.fork()) == 0:
+    signal.alarm(20)  # a child that hangs must not outlive the test
+    manager.start_workers()
+    result = work.enqueue_sync().result_sync(10)
+    manager.stop_workers()
+    manager.close()
+    os._exit(result)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+go.set()
+thread.join()
+manager.stop_workers()
+"""
+
 Start = Callable[..., subprocess.Popen[str]]
 
 
@@ -184,3 +219,11 @@ def test_forked_children_enqueue_and_the_parent_goes_on(
     found = jobs(tmp_path)
     assert len(found) == 1 + 5 * 11 + 1
     assert len({job.payload for job in found}) == len(found)
+
+
+def test_a_forked_child_works_while_another_thread_of_its_parent_holds_the_locks(
+    start: Start, tmp_path: Path
+) -> None:
+    process = start(HELD)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors

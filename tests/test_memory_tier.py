@@ -15,6 +15,7 @@ from batchq import (
     Backoff,
     BatchHandler,
     BatchTimeout,
+    ContractError,
     Handler,
     Job,
     JobHooks,
@@ -277,7 +278,77 @@ async def test_hooks_are_told_with_jobs(manager: QueueManager, autojump_clock: M
     assert told == [("enqueue", 1, 7), ("processed", 1, 8)]
 
 
+async def test_what_was_admitted_before_an_error_is_in_stored(
+    manager: QueueManager, autojump_clock: MockClock
+) -> None:
+    @manager.batch_handler(tier="memory", batch_size=100, concurrency=1)
+    async def work(items: list[int]) -> list[int]:
+        await trio.sleep(0.01 if items[0] else 1)
+        return items
+
+    async def many() -> None:
+        with pytest.raises(QueueClosed) as caught:
+            await work.enqueue_many(range(10_500))
+        handles: Any = caught.value.stored
+        assert [job.id for job in handles] == [*range(1, 10_101)]
+        assert [await job.result() for job in handles] == [*range(10_100)]
+
+    async with trio.open_nursery() as nursery, manager.working():
+        nursery.start_soon(many)
+        await trio.sleep(0.5)
+        with pytest.raises(trio.TooSlowError), trio.fail_after(0.1):
+            await work.store_many([0])
+
+
+async def test_a_plain_function_that_returns_an_awaitable_says_so(manager: QueueManager) -> None:
+    async def later() -> int:
+        return 7
+
+    @manager.handler(tier="memory", name="work")
+    def work() -> Any:  # noqa: ANN401 - as the test says
+        return later()
+
+    async with manager.working():
+        with pytest.raises(ContractError, match="'work' is a plain function and returned a corout"):
+            await (await work.enqueue()).result()
+
+
 # ---- From elsewhere, in real time
+
+
+def test_who_gives_up_from_another_thread_leaves_nothing_behind(manager: QueueManager) -> None:
+    many = lengths(manager, flush_interval=None)
+
+    def tasks() -> int:
+        return trio.lowlevel.current_statistics().tasks_living
+
+    def ask(job: Any) -> None:  # noqa: ANN401 - a handle of the memory tier
+        for _ in range(5):
+            with pytest.raises(TimeoutError):
+                job.result_sync(0.01)
+
+    async def main() -> None:
+        async with manager.working():
+            job = await many.enqueue("a")
+            before = tasks()
+            await trio.to_thread.run_sync(ask, job)
+            await trio.testing.wait_all_tasks_blocked()
+            assert tasks() == before
+
+    trio.run(main)
+
+
+def test_an_event_loop_that_has_ended_is_a_closed_queue(manager: QueueManager) -> None:
+    single = double(manager)
+    intake: Any = single._intake
+    manager.start_workers()
+    worked = intake.working
+    manager.stop_workers()
+    intake.working = worked  # as one sees it who looked this very moment
+    with pytest.raises(QueueClosed, match="working"):
+        single.enqueue_sync(1)
+    with pytest.raises(QueueClosed, match="working"):
+        trio.run(single.enqueue, 1)
 
 
 def test_threads_enqueue_and_wait(manager: QueueManager) -> None:

@@ -222,6 +222,13 @@ def test_an_option_there_is_not_is_refused_with_the_nearest(manager: QueueManage
         batch(manager, xyz=3)
 
 
+@pytest.mark.parametrize("option", ["lease", "prefetch"])
+def test_the_memory_tier_claims_nothing(manager: QueueManager, option: str) -> None:
+    with pytest.raises(OptionError, match=f"nothing is claimed: {option} needs tier='durable'"):
+        plain(manager, tier="memory", **{option: 1})
+    assert queues(manager) == {}
+
+
 def test_the_memory_tier_shares_no_queues(manager: QueueManager) -> None:
     with pytest.raises(OptionError, match="'work': the memory tier shares no queues"):
         plain(manager, tier="memory", queue="mail")
@@ -286,7 +293,7 @@ def test_queues_to_work_on_are_checked_before_anything_starts(manager: QueueMana
     for queues in (["a", "x"], {"x": 1}, "empty"):
         with pytest.raises(OptionError, match=r"'(x|empty)', which no handler has; there are: a"):
             manager.working(queues)
-    with pytest.raises(OptionError, match="nothing to work on"):
+    with pytest.raises(OptionError, match="nothing to work on: queues names none; there are: a"):
         manager.working([])
     wrong: list[Given] = [0, -1, True, "2"]
     for slots in wrong:

@@ -127,8 +127,10 @@ class Run:
         return [entry.id for entry in self.entries if entry.status is status]
 
 
-def arrivals(most: int = 24, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Arrival]]:
-    return st.lists(st.builds(Arrival, **fields), min_size=1, max_size=most)
+def arrivals(
+    most: int = 24, *, least: int = 1, **fields: st.SearchStrategy[Any]
+) -> st.SearchStrategy[list[Arrival]]:
+    return st.lists(st.builds(Arrival, **fields), min_size=least, max_size=most)
 
 
 # ---- I10: rate limits.
@@ -267,7 +269,7 @@ def assert_the_bound_of_ageing(order: Sequence[Entry[Any, Any]], aging: float) -
 
 
 @given(
-    coming=arrivals(40, after=STEPS, partition=st.sampled_from("aaaaabc")),
+    coming=arrivals(40, least=6, after=STEPS, partition=st.sampled_from("aaabc")),
     takes=st.sampled_from([0.25, 1.0]),
     size=st.integers(1, 3),
     interval=st.sampled_from([0.0, 1.0]),
@@ -334,8 +336,18 @@ def test_exactly_the_poison_fails_in_few_calls(
     attempts = 1 if retry is None else 1 + retry.max_retries
     assert all(run.entries[id_ - 1].attempts == attempts for id_ in bad)
     assert all(1 <= entry.attempts <= attempts for entry in run.entries)
+    assert_what_failed_alone_stays_alone(run, set(bad))
     if retry is None:
         assert_few_calls(run, set(bad))
+
+
+def assert_what_failed_alone_stays_alone(run: Run, bad: set[int]) -> None:
+    alone: set[int] = set()
+    for start in run.starts:
+        ids = {entry.id for entry in start.batch.entries}
+        assert len(ids) == 1 or not ids & alone
+        if len(ids) == 1 and start.batch.parent_id is not None:
+            alone |= ids & bad
 
 
 def assert_few_calls(run: Run, bad: set[int]) -> None:
