@@ -45,6 +45,11 @@ class AtWork:
         factory=dict, init=False
     )
 
+    @property
+    def working(self) -> bool:
+        """Whether queues of the durable tier work in this process."""
+        return self._pid == os.getpid() and any(list(self._awake.values()))
+
     def need_store(self, chosen: Mapping[str, int | None]) -> bool:
         """Tell whether one of these queues is of the durable tier."""
         return any(self.queues[name].memory is None for name in chosen)

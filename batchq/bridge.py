@@ -157,9 +157,10 @@ class LoopThread:
         return self._pid != os.getpid()
 
     @property
-    def running(self) -> bool:
-        """Whether its thread has begun, and not ended."""
-        return self._thread is not None and self._thread.is_alive()
+    def unfinished(self) -> bool:
+        """Whether `stop` has something to do: to end the block, or to raise what ended it."""
+        alive = self._thread is not None and self._thread.is_alive()
+        return alive or self._error is not None
 
     def start(self) -> None:
         """Enter the block; returns when it was entered.

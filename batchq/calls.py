@@ -110,7 +110,10 @@ class Calls:
 
         Raises:
             LeaseLost: the call is under way no more.
+            TypeError: it is no Result.
         """
+        if not isinstance(result, Result):
+            raise TypeError(f"a job is settled with a Result, as Result.ok(); got {result!r}")
         if self._find(receipt) is None:
             raise LeaseLost(
                 f"job {receipt.job_id} can't be settled: the call for it is over; it has its"
@@ -147,7 +150,9 @@ class Calls:
                 continue  # too late: its call has ended, or it was settled or lost before
             call, index = place
             call.batch.settle(index, result)
-            if call.batch.entries[index].settled and index not in call.unwritten:
+            # What comes again waits for the end of the call: its next run is not to meet it.
+            final = result.success or result.retryable is False
+            if final and call.batch.entries[index].settled and index not in call.unwritten:
                 call.unwritten[index] = call.batch.early[index]
                 if len(call.unwritten) == 1:
                     self.on_early(call)

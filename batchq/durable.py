@@ -109,14 +109,21 @@ class DurableQueue:
             nursery.start_soon(self._leases.run)
             try:
                 async with self._work:
-                    nursery.start_soon(self._feeder.run)
-                    task_status.started()
-                    await self._stop.asked.wait()
-                    await self._wind_down()
+                    await self._work_until_stop(task_status)
             finally:
                 with trio.CancelScope(shield=True):
                     await self._clear_away(crashed=sys.exception() is not None)
             nursery.cancel_scope.cancel()
+
+    async def _work_until_stop(self, task_status: trio.TaskStatus[None]) -> None:
+        try:
+            self._nursery.start_soon(self._feeder.run)
+            task_status.started()
+            await self._stop.asked.wait()
+            await self._wind_down()
+        except BaseException:
+            self._stop.ask(0.0)  # the engine is ending: what is claimed now has no place
+            raise
 
     def stop(self, grace: float) -> None:
         """Claim no more, and end within `grace` [s], or soon after."""
@@ -152,7 +159,7 @@ class DurableQueue:
     async def _clear_away(self, *, crashed: bool) -> None:
         """Write down what interrupted calls had decided, and give back what is held."""
         if crashed:
-            self._stop.ask(0.0)
+            await self._feeder.stop()
         # What has ended the queue goes before what its store says of it now.
         with suppress(StoreError) if crashed else nullcontext():
             for call in self._calls.end_all():
@@ -224,6 +231,7 @@ class DurableQueue:
         with trio.CancelScope(shield=True):
             await trio.sleep(_EARLY)
             await self._write(call, call.take_unwritten())
+            self._feeder.look()
 
     def _lost(self, receipt: Receipt) -> None:
         """Stop what runs for a job that is somebody else's now."""
@@ -236,6 +244,7 @@ class DurableQueue:
         elif (found := self._calls.lose(receipt)) is not None:
             call, job = found
             self._settler.lost(job)
+            self._feeder.look()
             # The others of its batch go on; a thread can't be stopped.
             if call.over and self._handlers[job.handler].is_async:
                 call.scope.cancel()

@@ -66,16 +66,22 @@ class Feeder:
         Raises:
             StoreBroken: the store must not be used any more.
         """
-        with self._scope:
-            while not self._stopped:
-                self._news = trio.Event()
-                when = max(self._next, self._held_back) if self._room() else math.inf
-                if when <= trio.current_time():
-                    await self._claim()
-                    continue
-                with trio.move_on_at(when):
-                    await self._news.wait()
-        self._ended.set()
+        try:
+            with self._scope:
+                while not self._stopped:
+                    await self._step()
+        finally:
+            self._ended.set()
+
+    async def _step(self) -> None:
+        """Claim, or wait until it makes sense."""
+        self._news = trio.Event()
+        when = max(self._next, self._held_back) if self._room() > 0 else math.inf
+        if when <= trio.current_time():
+            await self._claim()
+            return
+        with trio.move_on_at(when):
+            await self._news.wait()
 
     async def stop(self) -> None:
         """Claim no more; returns when no claim of `run` is under way."""
@@ -139,7 +145,8 @@ class Feeder:
             answers = await self.ledger.submit(Group(claim=[request]))
             claimed = answers.claim[0]
             self._failures = 0
-        except StoreBroken:
+        except StoreBroken as error:
+            self.on_error(error)
             raise
         except Exception as error:  # whatever it is, the worker goes on
             self.on_error(error)

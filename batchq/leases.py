@@ -67,7 +67,8 @@ class Leases:
                 continue
             try:
                 answers = await self.ledger.submit(Group(extend=[Extension(held, self.lease)]))
-            except StoreBroken:
+            except StoreBroken as error:
+                self.on_error(error)
                 raise
             except Exception as error:  # whatever it is, the worker goes on
                 self.on_error(error)

@@ -20,6 +20,7 @@ import trio
 
 from batchq.at_work import AtWork
 from batchq.bridge import LoopThread, in_trio, run_to_its_end
+from batchq.core.job import Job
 from batchq.core.job_options import JobQueueOptions
 from batchq.core.numbers import is_number
 from batchq.ends import Ends
@@ -44,11 +45,13 @@ __all__ = ["QueueManager"]
 
 logger = logging.getLogger("batchq")
 
+P = TypeVar("P")
 R = TypeVar("R")
 Args = ParamSpec("Args")
 
 Queues = Iterable[str] | Mapping[str, int | None]
 
+_SAME_SIGNAL: Final = 0.3  # two within so long are one [s]
 _DEFAULT_URL: Final = "sqlite:///batchq.db"
 
 
@@ -108,7 +111,8 @@ class QueueManager:
         self._at_work = AtWork(self._registry.queues, ends, job_hooks(hooks))
         lookup = JobLookup(self._ledgers, ends, checked.poll_interval)
         self._intake = DurableIntake(lookup, self._at_work.stored)
-        self._blocks: dict[object, list[AbstractAsyncContextManager[None]]] = {}
+        # By process id and task; a forked child is in none of its parent's.
+        self._blocks: dict[tuple[int, object], list[AbstractAsyncContextManager[None]]] = {}
         self._portal: LoopThread | None = None
 
     def queue(
@@ -162,7 +166,15 @@ class QueueManager:
 
         return register if function is None else register(function)
 
-    def batch_handler(self, /, **options: Unpack[BatchHandlerOptions]) -> RegisterBatchHandler:
+    @overload
+    def batch_handler(self, function: Callable[[list[Job[P]]], Any], /) -> BatchHandler[P, Any]: ...
+    @overload
+    def batch_handler(self, function: Callable[[list[P]], Any], /) -> BatchHandler[P, Any]: ...
+    @overload
+    def batch_handler(self, /, **options: Unpack[BatchHandlerOptions]) -> RegisterBatchHandler: ...
+    def batch_handler(
+        self, function: Callable[..., Any] | None = None, /, **options: Unpack[BatchHandlerOptions]
+    ) -> Any:
         """Register a function that runs many jobs in a call; use it as a decorator.
 
         It takes a list of items, or of `Job`s, and returns None (all succeeded) or one
@@ -174,7 +186,7 @@ class QueueManager:
                 function, options, kind=BatchHandler, durable=self._intake
             )
 
-        return register
+        return register if function is None else register(function)
 
     async def add_job(
         self,
@@ -263,7 +275,7 @@ class QueueManager:
             portal.start()
         finally:
             # Interrupted by Ctrl-C, they are on their way: stop_workers() ends those, too.
-            self._portal = portal if portal.running else None
+            self._portal = portal if portal.unfinished else None
 
     def stop_workers(self) -> None:
         """Stop what `start_workers` started, as the end of a `working` block does."""
@@ -272,10 +284,20 @@ class QueueManager:
             portal.stop()
 
     def close(self) -> None:
-        """Close the store, if it is open, when no block of this manager is.
+        """Close the store, if it is open.
 
-        The next use opens a store given by URL anew; one given as an object stays closed.
+        The next use opens one given by URL anew; one given as an object stays closed.
+
+        Raises:
+            RuntimeError: a block of this manager is open in this process, or its workers
+                are started.
         """
+        here = os.getpid()
+        if self._at_work.working or any(pid == here for pid, _ in list(self._blocks)):
+            raise RuntimeError(
+                "the store is in use: leave the blocks of this manager first, or write"
+                " stop_workers(), then close()"
+            )
         self._ledgers.close()
 
     async def __aenter__(self) -> Self:
@@ -284,7 +306,8 @@ class QueueManager:
         if in_trio():
             block = ledger.open()
             await block.__aenter__()
-            self._blocks.setdefault(trio.lowlevel.current_task(), []).append(block)
+            place = (os.getpid(), trio.lowlevel.current_task())
+            self._blocks.setdefault(place, []).append(block)
         return self
 
     async def __aexit__(
@@ -294,10 +317,13 @@ class QueueManager:
         trace: TracebackType | None,
     ) -> None:
         if in_trio():
-            blocks = self._blocks.pop(task := trio.lowlevel.current_task())
+            place = (os.getpid(), trio.lowlevel.current_task())
+            blocks = self._blocks.pop(place, [])
+            if not blocks:
+                return  # forked inside of it: it is the parent's block
             block = blocks.pop()
             if blocks:
-                self._blocks[task] = blocks
+                self._blocks[place] = blocks
             await block.__aexit__(kind, error, trace)
 
     @asynccontextmanager
@@ -343,7 +369,11 @@ class QueueManager:
 
 
 async def _die_at_the_next(signals: AsyncIterator[int]) -> None:
+    # A terminal, or whoever stops a group of processes, may send the first one twice.
+    once_more = trio.current_time() + _SAME_SIGNAL
     number = await anext(signals)
+    while trio.current_time() < once_more:
+        number = await anext(signals)
     logger.warning("stopped at once: what was running will run again")
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)

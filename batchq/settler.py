@@ -32,7 +32,7 @@ from batchq.core.job import (
 from batchq.core.result import Result
 from batchq.core.retry import error_of
 from batchq.ends import Ends
-from batchq.errors import StoreBroken, StoreError
+from batchq.errors import ContractError, StoreBroken, StoreError
 from batchq.feeder import AGAIN, Feeder
 from batchq.handler import AnyHandler
 from batchq.hooks import JobWatchers
@@ -186,7 +186,8 @@ class Settler:
         for failures in itertools.count(1):
             try:
                 return await self.ledger.submit(group)
-            except StoreBroken:
+            except StoreBroken as error:
+                self.on_error(error)
                 raise
             except Exception as error:  # whatever it is, the worker goes on
                 self.on_error(error)
@@ -231,8 +232,8 @@ class Settler:
             if watchers.on_retry:
                 error = error_of(result, job, job.used)
                 watchers.tell(watchers.on_retry, job, error, job.used, settlement.delay)
-        elif settlement.verdict not in _NO_VERDICT:
-            watchers.tell(watchers.on_processed, job, result)
+        elif settlement.verdict not in _NO_VERDICT and watchers.on_processed:
+            watchers.tell(watchers.on_processed, job, _as_written(result, settlement))
 
     def _log(self, failed: Sequence[tuple[Job[Any], Settlement]], *, of: int) -> None:
         """Say that jobs have failed for good: one line per call, however many they are."""
@@ -247,6 +248,14 @@ class Settler:
             settlement.reason or "exhausted",
             f"{line.kind}: {line.message}" if line is not None else "no error was given",
         )
+
+
+def _as_written(result: Result[Any], settlement: Settlement) -> Result[Any]:
+    """Return the result that counted: one that can't be kept has failed."""
+    if settlement.verdict is not Verdict.FAIL or result.success is False:
+        return result
+    message = settlement.error.message if settlement.error is not None else ""
+    return Result.discard(ContractError(message))
 
 
 def _is_last(job: Job[Any], settlement: Settlement) -> bool:

@@ -79,6 +79,24 @@ class Workers:
     ) -> None:
         await self._end(error)
 
+    async def _stop(self) -> KeyboardInterrupt | None:
+        """Stop the queues, and wait until they have ended; a Ctrl-C meanwhile ends the grace."""
+        interrupted = None
+        self._tell_stop(self.grace)
+        with trio.CancelScope(shield=True):
+            while self._left:
+                self._ended = trio.Event()
+                try:
+                    await self._ended.wait()
+                except KeyboardInterrupt as error:
+                    interrupted = error
+                    self._tell_stop(0.0)
+        return interrupted
+
+    def _tell_stop(self, grace: float) -> None:
+        for queue in self._queues:
+            queue.stop(grace)
+
     async def _keep(
         self, queue: Works, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
@@ -92,16 +110,13 @@ class Workers:
             self._ended.set()
 
     async def _end(self, error: BaseException | None) -> None:
-        for queue in self._queues:
-            queue.stop(self.grace)
-        with trio.CancelScope(shield=True):
-            while self._left:
-                self._ended = trio.Event()
-                await self._ended.wait()
+        interrupted = await self._stop()
         try:
-            await self._nest.leave(error)
+            await self._nest.leave(error or interrupted)
         finally:
             self.on_end()
             if self._gathering is not None:
                 trace = error.__traceback__ if error is not None else None
                 await self._gathering.__aexit__(type(error) if error else None, error, trace)
+        if interrupted is not None and error is None:
+            raise interrupted

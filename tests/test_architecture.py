@@ -130,6 +130,7 @@ BROAD_EXCEPT: dict[tuple[str, str], str] = {
     ("feeder.py", "Feeder._claim"): "an error outside handlers' code never ends a worker",
     ("leases.py", "Leases.run"): "an error outside handlers' code never ends a worker",
     ("settler.py", "Settler._submit"): "an error outside handlers' code never ends a worker",
+    ("durable.py", "DurableQueue._work_until_stop"): "the engine ends: nothing new has a place",
     ("workers.py", "Workers.__aenter__"): "what has begun to work is stopped in order",
     ("persistence/settings.py", "Persistence._ask"): "a storage may be the user's code",
     ("persistence/settings.py", "Persistence.load"): "what was acquired is given up first",

@@ -184,14 +184,16 @@ def test_what_ends_a_block_by_itself_is_logged_at_once(caplog: pytest.LogCapture
     loop_thread.start()
     end[0]()
     deadline = time.monotonic() + 10
-    while loop_thread.running:
+    while not caplog.records:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     [record] = caplog.records
     assert (record.levelname, record.exc_info is not None) == ("CRITICAL", True)
     assert "'mine'" in record.getMessage()
+    assert loop_thread.unfinished
     with pytest.raises(ValueError, match="broken"):
         loop_thread.stop()
+    assert not loop_thread.unfinished
 
 
 def test_a_portal_whose_start_was_interrupted_can_be_stopped() -> None:
@@ -207,7 +209,7 @@ def test_a_portal_whose_start_was_interrupted_can_be_stopped() -> None:
     loop_thread._entered = Interrupted()
     with pytest.raises(KeyboardInterrupt):
         loop_thread.start()
-    assert loop_thread.running
+    assert loop_thread.unfinished
     go.set()
     loop_thread.stop()
-    assert (loop_thread.running, block.events) == (False, ["entered", "left"])
+    assert (loop_thread.unfinished, block.events) == (False, ["entered", "left"])

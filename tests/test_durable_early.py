@@ -9,7 +9,16 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from batchq import Job, JobState, LeaseLost, QueueManager, Result, RetryPolicy
+from batchq import (
+    Job,
+    JobFailed,
+    JobHooks,
+    JobState,
+    LeaseLost,
+    QueueManager,
+    Result,
+    RetryPolicy,
+)
 from tests.jobs import WatchedStore, jobs_in, nothing_is_leased
 
 NO_RETRY = RetryPolicy(max_retries=0)
@@ -87,7 +96,7 @@ async def test_what_the_call_does_later_does_not_touch_it(
     assert third.state is JobState.FAILED
 
 
-async def test_an_early_failure_may_come_again_while_the_call_goes_on(
+async def test_an_early_failure_comes_again_when_the_call_has_ended(
     manager: QueueManager, autojump_clock: MockClock
 ) -> None:
     runs = list[tuple[float, int]]()
@@ -101,9 +110,39 @@ async def test_an_early_failure_may_come_again_while_the_call_goes_on(
 
     async with manager.working():
         job = await send.enqueue("a")
-        await job.result(50)
+        await job.result(200)
     assert [attempt for _, attempt in runs] == [1, 2]
-    assert 2 <= runs[1][0] < 4
+    assert 102 <= runs[1][0] < 104  # two runs of one job never meet
+
+
+@pytest.mark.parametrize("verdict", ["done", None, 1], ids=repr)
+async def test_a_verdict_that_is_no_result_is_refused_and_ends_nothing(
+    manager: QueueManager, verdict: object, autojump_clock: MockClock
+) -> None:
+    @manager.batch_handler
+    async def send(jobs: list[Job[str]]) -> None:
+        with pytest.raises(TypeError, match="settled with a Result"):
+            jobs[0].settle(verdict)  # type: ignore[arg-type]
+
+    async with manager.working():
+        job = await send.enqueue("a")
+        await job.result(5)
+
+
+async def test_hooks_are_told_of_the_failure_of_a_value_that_cannot_be_kept(
+    manager: QueueManager, autojump_clock: MockClock
+) -> None:
+    told = list[Result[object]]()
+    hooks = JobHooks(on_processed=lambda _, result: told.append(result))
+
+    @manager.handler(hooks=hooks)
+    async def odd() -> object:
+        return object()
+
+    async with manager.working():
+        with pytest.raises(JobFailed, match="contract"):
+            await (await odd.enqueue()).result(5)
+    assert [result.success for result in told] == [False]
 
 
 async def test_a_verdict_that_comes_after_the_call_is_refused(

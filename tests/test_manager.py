@@ -70,6 +70,31 @@ def test_closing_is_idempotent_and_the_next_use_opens_anew(tmp_path: Path) -> No
     manager.close()
 
 
+def test_a_store_in_use_is_not_closed(tmp_path: Path) -> None:
+    manager = QueueManager(f"sqlite:///{tmp_path}/jobs.db")
+
+    @manager.handler
+    def work() -> int:
+        return 7
+
+    async def main() -> None:
+        async with manager, manager:
+            with pytest.raises(RuntimeError, match="leave the blocks"):
+                manager.close()
+        manager.close()
+        async with manager.working():
+            with pytest.raises(RuntimeError, match="leave the blocks"):
+                manager.close()
+            assert await (await work.enqueue()).result(10) == 7
+
+    trio.run(main)
+    manager.start_workers()
+    with pytest.raises(RuntimeError, match=r"stop_workers\(\), then close\(\)"):
+        manager.close()
+    manager.stop_workers()
+    manager.close()
+
+
 def test_the_store_is_opened_once_by_many_threads_and_never_in_the_event_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

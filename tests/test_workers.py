@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import outcome
 import pytest
 import trio
 from trio.testing import MockClock
@@ -128,3 +129,22 @@ async def test_when_they_cannot_be_made_nothing_is_left(autojump_clock: MockCloc
     with pytest.raises(ValueError, match="no queues"):
         await block()
     assert log == ["forgotten"]
+
+
+async def test_a_ctrl_c_while_it_stops_ends_the_grace_and_comes_out_by_itself(
+    autojump_clock: MockClock,
+) -> None:
+    log = list[str]()
+    block = workers(log, [Queue("a", log, takes=100)])
+    interrupt = outcome.Error(KeyboardInterrupt())
+
+    async def press(task: trio.lowlevel.Task) -> None:
+        await trio.sleep(1)
+        trio.lowlevel.reschedule(task, interrupt)  # as a Ctrl-C, where the main task waits
+        block._ended = trio.Event()
+
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(KeyboardInterrupt):
+            async with block:
+                nursery.start_soon(press, trio.lowlevel.current_task())
+    assert log[1:] == ["a is stopped within 3", "a is stopped within 0", "a ends", "forgotten"]

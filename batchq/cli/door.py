@@ -61,7 +61,10 @@ def _check_sqlite(url: str, path: Path) -> None:
     import sqlite3
 
     if not path.is_file():
-        raise Refusal(f"there is no database {path} (--url {url}); `batchq demo` makes one")
+        raise Refusal(
+            f"there is no database {path} (--url {url}); name yours by --url, as"
+            " --url sqlite:///batchq-demo.db after `batchq demo`"
+        )
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
             found = connection.execute(

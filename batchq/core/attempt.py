@@ -20,6 +20,7 @@ from typing import Any, Final
 import attrs
 
 from batchq.core.job import ErrorLine, Receipt, Settlement, Verdict
+from batchq.core.numbers import is_wait
 from batchq.core.result import Result
 from batchq.core.retry import RetryPolicy, error_of, said
 from batchq.errors import ContractError, PayloadError
@@ -74,7 +75,7 @@ class Judge:
         if result.success:
             return self._done(receipt, result)
         after = result.retry_after
-        if after is not None and not _is_delay(after):
+        if after is not None and not is_wait(after):
             wrong = ContractError(
                 f"a result's retry_after must be a finite number of seconds from 0, got {after!r}"
             )
@@ -164,7 +165,3 @@ def _traceback(error: BaseException) -> str:
 def _storable(text: str) -> bytes:
     """Return text as a database takes it: no half of a surrogate pair, no NUL."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="backslashreplace")
-
-
-def _is_delay(value: Any) -> bool:  # noqa: ANN401  # a result is not checked when it is made
-    return isinstance(value, int | float) and 0 <= value < float("inf")

@@ -29,7 +29,7 @@ def test_looking_for_jobs_makes_no_database(
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "batchq: there is no database batchq.db (--url sqlite:///batchq.db);"
-        " `batchq demo` makes one\n"
+        " name yours by --url, as --url sqlite:///batchq-demo.db after `batchq demo`\n"
     )
     assert list(tmp_path.iterdir()) == []
 

@@ -57,6 +57,11 @@ async def send(letters: list[Letter]) -> None:
     pass
 
 
+@manager.batch_handler
+async def in_batches(letters: list[Letter]) -> None:
+    pass
+
+
 @manager.batch_handler()
 async def remind(jobs: list[Job[Letter]]) -> list[Result[str]] | None:
     assert_type(jobs[0].payload, Letter)
@@ -75,6 +80,7 @@ async def what_it_is() -> None:
     assert_type(await welcome.enqueue(42), JobHandle[str])
     assert_type(await resize.enqueue("a.png", width=3), JobHandle[int])
     assert_type(send, BatchHandler[Letter, None])
+    await in_batches.enqueue(Letter("a@example.org"))
     assert_type(await remind.enqueue(Letter("a@example.org")), JobHandle[str])
     assert_type(await remind.enqueue_many([Letter("a@example.org")]), list[JobHandle[str]])
     assert_type(await send.store_many(Letter(f"{n}") for n in range(9)), int)
@@ -110,7 +116,7 @@ async def mistakes() -> None:
     await send.enqueue_many([1, 2])  # type: ignore[list-item]
     welcome.using(at="tomorrow")  # type: ignore[call-arg]
     manager.handler(retries=5)  # type: ignore[call-overload]
-    manager.batch_handler(batch_size="100")  # type: ignore[arg-type]
+    manager.batch_handler(batch_size="100")  # type: ignore[call-overload]
     QueueManager(5)  # type: ignore[arg-type]
 
 
