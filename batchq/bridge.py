@@ -75,7 +75,7 @@ async def run_to_its_end(call: Callable[[], object]) -> None:
     while not running.done():
         try:
             await asyncio.wait([running])  # noqa: ASYNC251 - not under trio here
-        except asyncio.CancelledError:
+        except asyncio.CancelledError:  # noqa: ASYNC103
             cancelled = True
     running.result()
     if cancelled:
@@ -214,7 +214,7 @@ class LoopThread:
     def _run(self) -> None:
         try:
             trio.run(self._keep)
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103
             self._error = error
             told = self._leave.is_set() or self._scope.cancel_called
             if self._entered.is_set() and not told:

@@ -174,7 +174,7 @@ def test_what_ends_a_block_by_itself_is_logged_at_once(caplog: pytest.LogCapture
     @asynccontextmanager
     async def broken() -> AsyncIterator[None]:
         token = trio.lowlevel.current_trio_token()
-        with trio.CancelScope() as scope:
+        with trio.CancelScope() as scope:  # noqa: ASYNC100
             end.append(partial(token.run_sync_soon, scope.cancel))
             yield
         raise ValueError("broken")
