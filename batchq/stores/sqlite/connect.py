@@ -218,7 +218,7 @@ def open_writer(path: str, *, durability: str, patience: float) -> Writer:
     if sqlite3.sqlite_version_info < _OLDEST:
         raise StoreError(f"SQLite must be 3.38 or later, this is {sqlite3.sqlite_version}")
     with translated(path):
-        schema = look(path)
+        schema = _look_patiently(path, patience)
     _make_file(path)
     with ExitStack() as undo:
         lock = FileLock(path)
@@ -232,6 +232,23 @@ def open_writer(path: str, *, durability: str, patience: float) -> Writer:
             _migrate(writer)
         undo.pop_all()
     return writer
+
+
+def _look_patiently(path: str, patience: float) -> int | None:
+    """Look at the file; again while another process makes or recovers it."""
+    found: list[int | None] = []
+
+    def attempt() -> bool:
+        try:
+            found.append(look(path))
+        except sqlite3.OperationalError as error:
+            if is_busy(error):
+                return False
+            raise
+        return True
+
+    retry(attempt, patience=patience, path=path)
+    return found[0]
 
 
 def _connect(path: str, *, durability: str, patience: float) -> sqlite3.Connection:
