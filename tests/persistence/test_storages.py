@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -186,7 +187,7 @@ def test_a_changed_byte_costs_no_other_record(tmp_path: Path, place: int, change
     content[place] ^= change
     path.write_bytes(content)
     loaded = storage.load("k")
-    if content.split(b"\n")[0] == b"batchq snapshot 1, 3 records":
+    if re.fullmatch(rb"batchq snapshot 1, \d+ records", content.split(b"\n")[0]):
         assert len(set(records) & set(loaded)) >= 1
         assert loaded != records
     else:  # a file of another kind, or of another version: nothing of it is believed
