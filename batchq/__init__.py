@@ -14,11 +14,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from batchq.core.adaptive import AdaptiveBatchSize, AdaptiveConcurrency
     from batchq.core.backoff import Backoff
     from batchq.core.batch import Batch, Trigger
     from batchq.core.entry import EntryStatus
     from batchq.core.job import Job, Receipt
     from batchq.core.lifecycle import JobState
+    from batchq.core.limits import SlidingWindow, TokenBucket
     from batchq.core.options import DropPolicy
     from batchq.core.result import Result
     from batchq.core.retry import RetryPolicy
@@ -29,9 +31,12 @@ if TYPE_CHECKING:
         ContractError,
         DrainTimeout,
         Dropped,
+        DuplicateKey,
         EntryCancelled,
+        Expired,
         HookError,
         ItemError,
+        ItemTooLarge,
         JobError,
         JobFailed,
         LeaseLost,
@@ -40,16 +45,19 @@ if TYPE_CHECKING:
         NotAStore,
         OptionError,
         PayloadError,
+        PersistenceError,
         ProcessorError,
         QueueClosed,
         QueueError,
         QueueFull,
         QueuePaused,
+        StorageInUse,
         StoreBroken,
         StoreBusy,
         StoreError,
         StoreFull,
         StoreTooNew,
+        StrategyError,
         Throttled,
         UnknownHandler,
         UnknownJob,
@@ -59,12 +67,19 @@ if TYPE_CHECKING:
     from batchq.hooks import Hooks, JobHooks
     from batchq.job_handle import JobHandle
     from batchq.manager import QueueManager
+    from batchq.persistence.file import FileStorage
+    from batchq.persistence.settings import Persistence
+    from batchq.persistence.sqlite import SqliteStorage
+    from batchq.portal import Portal
     from batchq.queue import BatchedQueue
+    from batchq.shortcuts import batch_queue, in_memory_queue, rate_limited_queue
     from batchq.stores.url import open_store
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaptiveBatchSize",
+    "AdaptiveConcurrency",
     "Backoff",
     "Batch",
     "BatchHandler",
@@ -76,14 +91,18 @@ __all__ = [
     "DrainTimeout",
     "DropPolicy",
     "Dropped",
+    "DuplicateKey",
     "Entry",
     "EntryCancelled",
     "EntryStatus",
+    "Expired",
+    "FileStorage",
     "Handle",
     "Handler",
     "HookError",
     "Hooks",
     "ItemError",
+    "ItemTooLarge",
     "Job",
     "JobError",
     "JobFailed",
@@ -96,6 +115,9 @@ __all__ = [
     "NotAStore",
     "OptionError",
     "PayloadError",
+    "Persistence",
+    "PersistenceError",
+    "Portal",
     "ProcessorError",
     "QueueClosed",
     "QueueError",
@@ -106,25 +128,35 @@ __all__ = [
     "Receipt",
     "Result",
     "RetryPolicy",
+    "SlidingWindow",
+    "SqliteStorage",
+    "StorageInUse",
     "StoreBroken",
     "StoreBusy",
     "StoreError",
     "StoreFull",
     "StoreTooNew",
+    "StrategyError",
     "Throttled",
+    "TokenBucket",
     "Trigger",
     "UnknownHandler",
     "UnknownJob",
+    "batch_queue",
+    "in_memory_queue",
     "open_store",
+    "rate_limited_queue",
 ]
 
 _HOMES: Final = MappingProxyType(
     {
+        "batchq.core.adaptive": ("AdaptiveBatchSize", "AdaptiveConcurrency"),
         "batchq.core.backoff": ("Backoff",),
         "batchq.core.batch": ("Batch", "Trigger"),
         "batchq.core.entry": ("EntryStatus",),
         "batchq.core.job": ("Job", "Receipt"),
         "batchq.core.lifecycle": ("JobState",),
+        "batchq.core.limits": ("SlidingWindow", "TokenBucket"),
         "batchq.core.options": ("DropPolicy",),
         "batchq.core.result": ("Result",),
         "batchq.core.retry": ("RetryPolicy",),
@@ -134,7 +166,12 @@ _HOMES: Final = MappingProxyType(
         "batchq.hooks": ("Hooks", "JobHooks"),
         "batchq.job_handle": ("JobHandle",),
         "batchq.manager": ("QueueManager",),
+        "batchq.persistence.file": ("FileStorage",),
+        "batchq.persistence.settings": ("Persistence",),
+        "batchq.persistence.sqlite": ("SqliteStorage",),
+        "batchq.portal": ("Portal",),
         "batchq.queue": ("BatchedQueue",),
+        "batchq.shortcuts": ("batch_queue", "in_memory_queue", "rate_limited_queue"),
         "batchq.stores.url": ("open_store",),
     }
 )

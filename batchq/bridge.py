@@ -17,7 +17,14 @@ from typing import Any, TypeVar
 import attrs
 import trio
 
-__all__ = ["Bell", "Portal", "forbid_event_loop", "in_trio", "run_blocking", "run_to_its_end"]
+__all__ = [
+    "Bell",
+    "LoopThread",
+    "forbid_event_loop",
+    "in_trio",
+    "run_blocking",
+    "run_to_its_end",
+]
 
 logger = logging.getLogger("batchq")
 
@@ -68,7 +75,7 @@ async def run_to_its_end(call: Callable[[], object]) -> None:
     while not running.done():
         try:
             await asyncio.wait([running])  # noqa: ASYNC251 - not under trio here
-        except asyncio.CancelledError:
+        except asyncio.CancelledError:  # noqa: ASYNC103
             cancelled = True
     running.result()
     if cancelled:
@@ -126,7 +133,7 @@ class Bell:
 
 
 @attrs.define(eq=False)
-class Portal:
+class LoopThread:
     """Keeps an async block open in a thread with a trio loop of its own.
 
     Attributes:
@@ -141,6 +148,7 @@ class Portal:
     _entered: threading.Event = attrs.field(factory=threading.Event, init=False)
     _token: trio.lowlevel.TrioToken | None = attrs.field(default=None, init=False)
     _leave: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _error: BaseException | None = attrs.field(default=None, init=False)
 
     @property
@@ -168,8 +176,11 @@ class Portal:
         self._entered.wait()
         self._raise()
 
-    def stop(self) -> None:
+    def stop(self, *, cancel: bool = False) -> None:
         """Leave the block; returns when it was left.
+
+        Args:
+            cancel: cancel it first, as an error inside the block would.
 
         Raises:
             BaseException: what ended the block, or leaving it, raised.
@@ -177,9 +188,8 @@ class Portal:
         if self._thread is None or self.inherited:
             return
         self._entered.wait()  # start() may have been interrupted
-        if self._token is not None:
-            with suppress(trio.RunFinishedError):  # it has ended by itself
-                self._token.run_sync_soon(self._leave.set)
+        with suppress(trio.RunFinishedError):  # it has ended by itself
+            self.run_soon(self._scope.cancel if cancel else self._leave.set)
         self._thread.join()
         self._raise()
 
@@ -191,12 +201,23 @@ class Portal:
                 self._thread.join()
             raise error
 
+    def run_soon(self, call: Callable[[], object]) -> None:
+        """Let the thread run a plain function: in order, all of them before its loop ends.
+
+        Raises:
+            trio.RunFinishedError: the loop has ended, or never began.
+        """
+        if self._token is None:
+            raise trio.RunFinishedError
+        self._token.run_sync_soon(call)
+
     def _run(self) -> None:
         try:
             trio.run(self._keep)
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103
             self._error = error
-            if self._entered.is_set() and not self._leave.is_set():
+            told = self._leave.is_set() or self._scope.cancel_called
+            if self._entered.is_set() and not told:
                 # Nobody may ask for a long time.
                 logger.critical("thread %r: its work has ended", self.name, exc_info=error)
         finally:
@@ -204,6 +225,7 @@ class Portal:
 
     async def _keep(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
-        async with self.make():
-            self._entered.set()
-            await self._leave.wait()
+        with self._scope:
+            async with self.make():
+                self._entered.set()
+                await self._leave.wait()

@@ -35,8 +35,9 @@ from batchq.handler import AnyHandler
 from batchq.hooks import JobWatchers
 from batchq.leases import Leases
 from batchq.ledger import Ledger
-from batchq.queue import BatchedQueue, work_queue
+from batchq.queue import BatchedQueue
 from batchq.settler import Settler, Stop, tell_of_trouble
+from batchq.work_queue import work_queue
 
 __all__ = ["DurableQueue"]
 

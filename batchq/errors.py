@@ -6,14 +6,20 @@
       QueueError                         what a caller of a queue meets
         QueueFull                        no room, and nobody would wait
         QueueClosed, QueuePaused         after close or drain; after pause(accept=False)
+        ItemTooLarge                     heavier than any batch, queue or limit could carry
+        DuplicateKey                     an item of that key waits; coalesce_policy="reject"
         DrainTimeout (TimeoutError)      entries were left when the time was up
       ItemError                          an item's failure that was no exception
         Dropped, EntryCancelled          it left the queue without a call
+        Expired (TimeoutError)           its time was up: queue_timeout, delivery_timeout
       ProcessorError                     what went wrong in a call
         BatchTimeout (TimeoutError)      the call took longer than processor_timeout
         ContractError                    the call did not answer once per item
         Throttled                        raised *by* processors: call again later
+      StrategyError                      a batching strategy misbehaved; the default rule serves
       HookError                          a hook raised; nothing else changed
+      PersistenceError                   a snapshot was not written, or not read whole
+      StorageInUse                       another live queue owns the storage_key
       JobError
         PayloadError (ValueError)        does not encode, decode or fit its type
         LeaseLost                        the receipt is stale; nothing was changed
@@ -41,9 +47,12 @@ __all__ = [
     "ContractError",
     "DrainTimeout",
     "Dropped",
+    "DuplicateKey",
     "EntryCancelled",
+    "Expired",
     "HookError",
     "ItemError",
+    "ItemTooLarge",
     "JobError",
     "JobFailed",
     "LeaseLost",
@@ -52,16 +61,19 @@ __all__ = [
     "NotAStore",
     "OptionError",
     "PayloadError",
+    "PersistenceError",
     "ProcessorError",
     "QueueClosed",
     "QueueError",
     "QueueFull",
     "QueuePaused",
+    "StorageInUse",
     "StoreBroken",
     "StoreBusy",
     "StoreError",
     "StoreFull",
     "StoreTooNew",
+    "StrategyError",
     "Throttled",
     "UnknownHandler",
     "UnknownJob",
@@ -135,6 +147,32 @@ class QueuePaused(QueueError):
     """The queue was paused with `accept=False`; `resume()` opens it again."""
 
 
+class ItemTooLarge(QueueError):
+    """The item weighs more than any batch, the queue or a limit could ever carry.
+
+    Attributes:
+        weight: what it weighs.
+        limit: what is allowed.
+    """
+
+    def __init__(self, message: str, *, weight: float, limit: float) -> None:
+        super().__init__(message)
+        self.weight = weight
+        self.limit = limit
+
+
+class DuplicateKey(QueueError):
+    """An item of the same key waits already, and `coalesce_policy` is to reject.
+
+    Attributes:
+        key: the key.
+    """
+
+    def __init__(self, message: str, *, key: object) -> None:
+        super().__init__(message)
+        self.key = key
+
+
 class DrainTimeout(QueueError, TimeoutError):
     """The time for a drain was up with entries left; they wait, the queue is paused.
 
@@ -181,6 +219,10 @@ class EntryCancelled(ItemError):
     """The entry was cancelled, or its caller was; nothing more will come of it."""
 
 
+class Expired(ItemError, TimeoutError):
+    """The entry's time was up before it had a verdict: `queue_timeout`, `delivery_timeout`."""
+
+
 class ProcessorError(BatchqError):
     """What went wrong in a call of a processor or handler."""
 
@@ -213,6 +255,13 @@ class Throttled(ProcessorError):
         self.retry_after = retry_after
 
 
+class StrategyError(BatchqError):
+    """A `batching_strategy` raised or returned what it may not; the default rule serves.
+
+    Told to `on_error`; no item is lost or doubled.
+    """
+
+
 class HookError(BatchqError):
     """A hook raised, or returned something to await; told to `on_error`, changes nothing.
 
@@ -225,6 +274,17 @@ class HookError(BatchqError):
         super().__init__(f"{hook} raised {original!r}; the queue went on")
         self.hook = hook
         self.original = original
+
+
+class PersistenceError(BatchqError):
+    """A snapshot of a queue was not written, or could not be read whole.
+
+    What could be written or read, was; a storage's own error is the cause.
+    """
+
+
+class StorageInUse(BatchqError):
+    """Another live queue owns the `storage_key`; the system frees those of the dead."""
 
 
 class JobError(BatchqError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import attrs
@@ -16,6 +16,7 @@ import attrs
 from batchq.core.batch import Batch
 from batchq.core.job import Job
 from batchq.core.result import Result
+from batchq.core.statistics import DrainReport
 from batchq.errors import HookError, OptionError
 
 __all__ = ["Hooks", "JobHooks", "JobWatchers", "Watchers", "only_for"]
@@ -43,7 +44,22 @@ class Hooks(Generic[T, R]):
             step of the queue; the last value always comes.
         on_error: (error) a call, a hook or a check raised; not a single item's failure.
         on_retry: (item, error, attempt, delay) a failed item comes again in `delay` [s].
-        on_drop: (item, reason) it left without a call: overflow, cancelled or closed.
+        on_drop: (item, reason) it left without a verdict: overflow, expired, cancelled or
+            closed.
+        on_dead_letter: (item, error) it failed for good or expired; follows `on_processed`
+            or `on_drop`.
+        on_coalesce: (key, kept, incoming) an item came to share an entry that waits, which
+            has the item `kept` from now on.
+        on_bisect: (batch, error, left, right) a call raised and its items are called in two
+            parts.
+        on_throttled: (delay, cause) a start is put off for so long [s], once per wait, by
+            throttle, rate_limit or processor.
+        on_pause: () it starts nothing from now on.
+        on_resume: () it starts batches again.
+        on_idle: () nothing waits and no call runs any more.
+        on_drained: (report) a drain has succeeded.
+        on_state_saved: (count) so many entries were saved.
+        on_state_restored: (count) so many entries came in from a snapshot.
 
     Raises:
         TypeError: a hook is no function, or an async one.
@@ -57,6 +73,16 @@ class Hooks(Generic[T, R]):
     on_error: Callable[[Exception], object] | None = None
     on_retry: Callable[[T, Exception, int, float], object] | None = None
     on_drop: Callable[[T, str], object] | None = None
+    on_dead_letter: Callable[[T, Exception], object] | None = None
+    on_coalesce: Callable[[Hashable, T, T], object] | None = None
+    on_bisect: Callable[[Batch[T], Exception, Sequence[T], Sequence[T]], object] | None = None
+    on_throttled: Callable[[float, str], object] | None = None
+    on_pause: Callable[[], object] | None = None
+    on_resume: Callable[[], object] | None = None
+    on_idle: Callable[[], object] | None = None
+    on_drained: Callable[[DrainReport], object] | None = None
+    on_state_saved: Callable[[int], object] | None = None
+    on_state_restored: Callable[[int], object] | None = None
 
     def __attrs_post_init__(self) -> None:
         for field in attrs.fields(type(self)):
@@ -139,9 +165,20 @@ class Watchers(Generic[T, R]):
         self.on_retry: tuple[Callable[[T, Exception, int, float], object], ...]
         self.on_retry = told("on_retry")
         self.on_drop: tuple[Callable[[T, str], object], ...] = told("on_drop")
+        self.on_dead_letter: tuple[Callable[[T, Exception], object], ...] = told("on_dead_letter")
+        self.on_throttled: tuple[Callable[[float, str], object], ...] = told("on_throttled")
+        self.on_idle: tuple[Callable[[], object], ...] = told("on_idle")
+        self.on_drained: tuple[Callable[[DrainReport], object], ...] = told("on_drained")
+        # Of the core's own events, by name.
+        self._others = {event: told(event) for event in EVENTS if event not in vars(self)}
         # Whether anybody wants to know of the results of calls.
         self.of_calls = bool(self.on_batch_complete or self.on_processed or self.on_retry)
-        self.of_calls = self.of_calls or bool(self.on_drop)
+        self.of_calls = self.of_calls or bool(self.on_drop or self.on_dead_letter)
+
+    def tell_of(self, event: str, *arguments: object) -> None:
+        """Call the hooks of the event of this name."""
+        hooks = self._others.get(event)
+        self.tell(getattr(self, event) if hooks is None else hooks, *arguments)
 
     def tell(
         self,

@@ -19,7 +19,7 @@ from typing import Any, Final, ParamSpec, Self, TypeVar, Unpack, overload
 import trio
 
 from batchq.at_work import AtWork
-from batchq.bridge import Portal, in_trio, run_to_its_end
+from batchq.bridge import LoopThread, in_trio, run_to_its_end
 from batchq.core.job import Job
 from batchq.core.job_options import JobQueueOptions
 from batchq.core.numbers import is_number
@@ -113,7 +113,7 @@ class QueueManager:
         self._intake = DurableIntake(lookup, self._at_work.stored)
         # By process id and task; a forked child is in none of its parent's.
         self._blocks: dict[tuple[int, object], list[AbstractAsyncContextManager[None]]] = {}
-        self._portal: Portal | None = None
+        self._portal: LoopThread | None = None
 
     def queue(
         self,
@@ -270,7 +270,7 @@ class QueueManager:
         chosen = self._registry.chosen(queues)
         if self._portal is not None and not self._portal.inherited:
             raise RuntimeError("the workers are started already; stop_workers() ends them")
-        portal = Portal(lambda: self._working(chosen))
+        portal = LoopThread(lambda: self._working(chosen))
         try:
             portal.start()
         finally:
@@ -333,7 +333,7 @@ class QueueManager:
             async with self._at_work.workers(chosen, ledger, self._grace):
                 yield self
             return
-        portal = Portal(lambda: self._working(chosen))
+        portal = LoopThread(lambda: self._working(chosen))
         try:
             await run_to_its_end(portal.start)
             yield self

@@ -240,7 +240,7 @@ class MemoryIntake:
             return trio.from_thread.run(self._admit, jobs, queue, token, trio_token=token)
         except (trio.RunFinishedError, trio.Cancelled):
             # Its event loop has ended meanwhile, or ends: nobody cancelled this thread.
-            raise self._closed() from None
+            raise self._closed() from None  # noqa: ASYNC104
 
     async def _admit(
         self, jobs: Sequence[NewJob], queue: MemoryQueue, token: trio.lowlevel.TrioToken

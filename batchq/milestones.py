@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from batchq.core.batcher import Batcher
+from batchq.core.numbers import is_number
 from batchq.core.statistics import DrainReport, QueueStats
 from batchq.errors import DrainTimeout, OptionError, QueueClosed, QueueError
 from batchq.pump import Pump
@@ -86,7 +87,7 @@ class Milestones:
             with trio.fail_after(timeout):
                 await done.wait()
         finally:
-            self.batcher.waiting.forget_flush(flush)
+            self.batcher.waiting.flushes.forget(flush)
 
     async def wait_idle(self) -> None:
         """Wait until nothing waits and no call runs, be it for a moment."""
@@ -133,6 +134,7 @@ class Milestones:
             drain.report = DrainReport(
                 succeeded=ended.succeeded - drain.began.succeeded,
                 failed=ended.failed - drain.began.failed,
+                expired=ended.expired - drain.began.expired,
                 dropped=ended.dropped - drain.began.dropped,
                 cancelled=ended.cancelled - drain.began.cancelled,
             )
@@ -150,6 +152,8 @@ class Milestones:
         self.pump.limit = math.inf
         if drain.report is None:
             self.pump.cancel_calls()
+        else:
+            self.pump.watchers.tell(self.pump.watchers.on_drained, drain.report)
         self._drain = None
         drain.ended.set()
 
@@ -162,6 +166,6 @@ def seconds(timeout: float | None) -> float:
     """
     if timeout is None:
         return math.inf
-    if not timeout >= 0:  # refuses NaN too
+    if not is_number(timeout) or not timeout >= 0:  # refuses NaN too
         raise OptionError(f"timeout must be at least 0 seconds or None, got {timeout!r}")
     return timeout

@@ -10,38 +10,43 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Generic, TypeVar, Unpack
+from typing import Any, Final, TypeVar, Unpack
 
 import attrs
 import trio
 
-from batchq.core.admission import Intake
+from batchq.blocking import BlockingTwins
 from batchq.core.batcher import Batcher
 from batchq.core.entry import IN_FLIGHT
 from batchq.core.entry import Entry as CoreEntry
-from batchq.core.options import Options, read_settings
+from batchq.core.options import Options, PerCall, Settings, Special, gather, read_settings
+from batchq.core.producer import Intake
 from batchq.core.statistics import DrainReport, QueueStats
-from batchq.errors import QueueClosed, QueueError
+from batchq.entrance import Entrance
+from batchq.errors import QueueClosed
 from batchq.handle import Entry
 from batchq.hooks import Watchers
+from batchq.keeper import Keeper
 from batchq.milestones import Milestones, seconds
 from batchq.nest import Nest
 from batchq.pump import Processor, Pump, Verdicts, the_processor
 
-__all__ = ["BatchedQueue", "work_queue"]
+__all__ = ["BatchedQueue", "MayRetry"]
 
 logger = logging.getLogger("batchq")
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+MayRetry = Callable[[CoreEntry[Any, Any], Exception], bool]
+
 _SCHEDULE_EVERY: Final = 64  # calls of enqueue between two that let other tasks run
 
 
-class BatchedQueue(Generic[T, R]):
+class BatchedQueue(BlockingTwins[T, R]):
     """Collects items into batches and hands each batch to one async function.
 
     Use it as a context manager; leaving the block drains it:
@@ -49,8 +54,8 @@ class BatchedQueue(Generic[T, R]):
         async with BatchedQueue(send_all, batch_size=50, flush_interval=5.0) as queue:
             await queue.enqueue(message)
 
-    Or subclass it: options become class attributes, the processor `process_batch`, and
-    methods with a hook's name are told first.
+    Or subclass it: options become class attributes, or methods (`def weigh(self, item)`),
+    the processor `process_batch`, and methods with a hook's name are told first.
 
     Args:
         processor: `async (batch) -> results`: one answer per item, in order, where an
@@ -69,44 +74,48 @@ class BatchedQueue(Generic[T, R]):
 
     name: str
     _verdicts: Verdicts[T] | None = None
+    _may_retry: MayRetry | None = None
 
     def __init__(
         self, processor: Processor[T] | None = None, /, **options: Unpack[Options]
     ) -> None:
-        given: dict[str, Any] = dict(options)
-        for key in Options.__annotations__:
-            if key not in given and hasattr(type(self), key):
-                given[key] = getattr(type(self), key)
+        given = gather(self, options)
         settings = read_settings(given)
         self.name = settings.name
         self._shutdown_timeout = settings.time.shutdown_timeout
         self._cancel_abandoned = settings.time.cancel_abandoned
         self._watchers: Watchers[T, R] = Watchers(given.get("hooks"), self, BatchedQueue)
         self._batcher: Batcher[T, R] = Batcher(
-            settings, name=self.name, owner=self, make=Entry, leave=self._verdicts is not None
+            settings,
+            name=self.name,
+            owner=self,
+            make=Entry,
+            leave=self._verdicts is not None,
+            may_retry=self._may_retry,
+            outages=(trio.TooSlowError,),
         )
-        self._door = self._batcher.door
+        self._batcher.renewed = self._renew
+        self._renew()
         self._door.set_intake(Intake.UNOPENED)
-        self._admit = self._door.enqueue
+        snapshots = given.get("persistence")
+        self._keeper = Keeper(settings, self._batcher, self._watchers, snapshots=snapshots)
+        self._milestones = Milestones(self.name, self._batcher)
+        self._pump: Pump[T, R] = self._new_pump(processor, settings, given.get("rng"))
+        self._milestones.pump = self._pump
         # Whether a new item may mean that somebody is told: most queues never tell.
         self._telling = bool(self._watchers.on_enqueue) or settings.room.drop_policy.drops
-        self._milestones = Milestones(self.name, self._batcher)
-        self._pump: Pump[T, R] = Pump(
-            batcher=self._batcher,
-            processor=the_processor(processor, getattr(self, "process_batch", None)),
-            watchers=self._watchers,
-            timeout=settings.time.processor_timeout or math.inf,
-            rng=given.get("rng") or random.Random(),  # noqa: S311 - jitter is no secret
-            verdicts=self._verdicts,
-            see=self._milestones.look,
-            name=self.name,
-        )
-        self._milestones.pump = self._pump
+        self._pump.teller.of_entries = self._telling
+        self._entrance: Entrance[T, R] = Entrance(self._batcher, self._pump)
         self._nest = Nest()
         self._calls = 0
 
     async def enqueue(
-        self, item: T, priority: int | None = None, *, delay: float = 0.0
+        self,
+        item: T,
+        priority: int | None = None,
+        *,
+        delay: float = 0.0,
+        **call: Unpack[PerCall],
     ) -> Entry[T, R]:
         """Hand an item over; returns at its admission, not at its completion.
 
@@ -118,15 +127,19 @@ class BatchedQueue(Generic[T, R]):
             item: anything.
             priority: its level [0 goes first]; None: `default_priority`.
             delay: it does not start before so long from now [s].
+            call: what goes before the queue's options, for this item; see `PerCall`.
 
         Returns:
-            Its entry; already DROPPED if the drop policy gave the incoming item up.
+            Its entry, which it may share with other items of its key; already DROPPED if
+                the drop policy gave the incoming item up.
 
         Raises:
             QueueFull: no room, and the policy is to refuse, or this is the queue's own
                 processor, where waiting could never end.
             QueueClosed, QueuePaused: nothing comes in.
-            OptionError: no such priority or delay.
+            ItemTooLarge, DuplicateKey: see there.
+            OptionError: no such priority, delay, weight or timeout.
+            Exception: whatever `weigh`, `partition_by` and the like raise.
         """
         self._calls += 1
         if self._calls % _SCHEDULE_EVERY:
@@ -134,15 +147,21 @@ class BatchedQueue(Generic[T, R]):
         else:
             await trio.lowlevel.checkpoint()
         now = self._pump.now or self._pump.begin()
-        entry = self._admit(item, priority, now, delay=delay)
+        admit = self._asking_more(call, delay) if delay or call else self._admit
+        entry = admit(item, priority, now)
         if entry is None:
-            return await self._wait_for_room(item, priority, delay)
+            return await self._entrance.wait(item, priority, delay=delay)
         if self._telling:
-            self._pump.tell_enqueued([entry])
+            self._pump.teller.tell_enqueued([entry])
         return entry  # type: ignore[return-value]  # made by `make`
 
     def enqueue_nowait(
-        self, item: T, priority: int | None = None, *, delay: float = 0.0
+        self,
+        item: T,
+        priority: int | None = None,
+        *,
+        delay: float = 0.0,
+        **call: Unpack[PerCall],
     ) -> Entry[T, R]:
         """Hand an item over without waiting; see `enqueue`.
 
@@ -150,15 +169,21 @@ class BatchedQueue(Generic[T, R]):
             QueueFull: no room, where `enqueue` would wait or the policy is to refuse.
         """
         now = self._pump.now or self._pump.begin()
-        entry = self._admit(item, priority, now, delay=delay)
+        admit = self._asking_more(call, delay) if delay or call else self._admit
+        entry = admit(item, priority, now)
         if entry is None:
             raise self._door.full_error()
         if self._telling:
-            self._pump.tell_enqueued([entry])
+            self._pump.teller.tell_enqueued([entry])
         return entry  # type: ignore[return-value]  # made by `make`
 
     async def enqueue_many(
-        self, items: Iterable[T], priority: int | None = None, *, delay: float = 0.0
+        self,
+        items: Iterable[T],
+        priority: int | None = None,
+        *,
+        delay: float = 0.0,
+        **call: Unpack[PerCall],
     ) -> list[Entry[T, R]]:
         """Hand items over, in order: one admission per item, one wake-up for all.
 
@@ -167,36 +192,31 @@ class BatchedQueue(Generic[T, R]):
         """
         await trio.lowlevel.checkpoint()
         left: Sequence[T] = items if isinstance(items, list | tuple) else list(items)
-        if len(left) <= self._door.room():
-            return self._admit_many(left, priority, delay)
-        entries: list[Entry[T, R]] = []
-        try:
-            while len(entries) < len(left):
-                # No more than has room: what is left is not copied each time there is some.
-                end = len(entries) + max(1, self._door.room())
-                part = left[len(entries) : end]
-                admitted = self._admit_many(part, priority, delay)
-                entries += admitted
-                if len(admitted) < len(part):
-                    entries.append(await self._wait_for_room(left[len(entries)], priority, delay))
-        except QueueError as error:
-            error.entries = [*entries, *error.entries]
-            raise
-        return entries
+        return await self._entrance.enter_many(left, priority, delay=delay, call=call)
 
     def enqueue_many_nowait(
-        self, items: Sequence[T], priority: int | None = None, *, delay: float = 0.0
+        self,
+        items: Sequence[T],
+        priority: int | None = None,
+        *,
+        delay: float = 0.0,
+        **call: Unpack[Special],
     ) -> list[Entry[T, R]]:
         """Hand all of the items over without waiting, or none of them.
 
         Raises:
             QueueFull: there is no room for all, where `enqueue_many` would wait or stop.
         """
-        if len(items) > self._door.room():
-            self._door.check_room_for_all()
-        return self._admit_many(items, priority, delay)
+        return self._entrance.enter_all(items, priority, delay=delay, call=call)
 
-    async def process(self, item: T, priority: int | None = None, *, delay: float = 0.0) -> R:
+    async def process(
+        self,
+        item: T,
+        priority: int | None = None,
+        *,
+        delay: float = 0.0,
+        **call: Unpack[PerCall],
+    ) -> R:
         """Hand an item over, wait for it and return its own value.
 
         Cancelling this takes the item back if its batch has not started; else its result
@@ -206,11 +226,12 @@ class BatchedQueue(Generic[T, R]):
             Exception: as `enqueue`, and as `Entry.result`.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        entry: Any = self._admit(item, priority, self._pump.now or self._pump.begin(), delay=delay)
+        admit = self._asking_more(call) if call else self._admit
+        entry: Any = admit(item, priority, self._pump.now or self._pump.begin(), delay=delay)
         if entry is None:
-            entry = await self._wait_for_room(item, priority, delay)
+            entry = await self._entrance.wait(item, priority, delay=delay)
         elif self._telling:
-            self._pump.tell_enqueued([entry])
+            self._pump.teller.tell_enqueued([entry])
         if entry.code > IN_FLIGHT or entry.wake is not None:
             await entry.wait_or(entry.cancel)
         else:
@@ -246,12 +267,14 @@ class BatchedQueue(Generic[T, R]):
         """
         self._check_open()
         self._batcher.pause(accept=accept)
+        self._pump.teller.tell_changes()
         self._pump.wake()
 
     def resume(self) -> None:
         """Take back a `pause`: full concurrency at once."""
         self._check_open()
         self._batcher.resume(trio.current_time())
+        self._pump.teller.tell_changes()
         self._pump.wake()
 
     def close(self) -> None:
@@ -301,6 +324,18 @@ class BatchedQueue(Generic[T, R]):
         self._check_outside("drain")
         return await self._milestones.drain(seconds(timeout))
 
+    async def save_state(self) -> int:
+        """Save the entries that are not settled; callers who come meanwhile share the next.
+
+        Returns:
+            Entries saved [count].
+
+        Raises:
+            PersistenceError: they were not saved, or the queue has no `persistence`.
+        """
+        self._check_open()
+        return await self._keeper.save()
+
     def stats(self, *, recount: bool = False) -> QueueStats:
         """Tell the counts; with `recount`, count what waits one by one instead."""
         now = trio.current_time() if self._nest.open else 0.0
@@ -321,6 +356,8 @@ class BatchedQueue(Generic[T, R]):
 
     async def __aenter__(self) -> BatchedQueue[T, R]:
         nursery = await self._nest.enter()
+        self._token = trio.lowlevel.current_trio_token()
+        await self._keeper.begin(self._nest)
         self._door.set_intake(Intake.OPEN)
         nursery.start_soon(self._pump.run, nursery)
         return self
@@ -339,45 +376,39 @@ class BatchedQueue(Generic[T, R]):
             try:
                 await self._nest.leave(error)
             finally:
+                await self._keeper.end()
                 self._end()
 
-    def _admit_many(
-        self, items: Sequence[T], priority: int | None, delay: float
-    ) -> list[Entry[T, R]]:
-        pump = self._pump
-        now = pump.begin() if pump.now is None else pump.now
-        try:
-            entries: Any = self._door.enqueue_many(items, priority, now, delay=delay)
-        except QueueError as error:
-            admitted: Any = error.entries
-            self._pump.tell_enqueued(admitted)
-            raise
-        if self._telling:
-            self._pump.tell_enqueued(entries)
-        return entries  # type: ignore[no-any-return]  # made by `make`
+    def _new_pump(
+        self, processor: Processor[T] | None, settings: Settings, rng: random.Random | None
+    ) -> Pump[T, R]:
+        return Pump(
+            batcher=self._batcher,
+            processor=the_processor(processor, getattr(self, "process_batch", None)),
+            watchers=self._watchers,
+            timeout=settings.time.processor_timeout or math.inf,
+            rng=rng or random.Random(),  # noqa: S311 - jitter is no secret
+            verdicts=self._verdicts,
+            see=self._keeper.see(self._milestones.look),
+            name=self.name,
+        )
 
-    async def _wait_for_room(self, item: T, priority: int | None, delay: float) -> Entry[T, R]:
-        if self._pump.inside():
-            # Its own call holds the slot that would make room.
-            raise self._door.full_error()
-        wake = partial(trio.lowlevel.reschedule, trio.lowlevel.current_task())
-        producer = self._door.park(item, priority, delay=delay, wake=wake)
-        self._pump.wake()
+    def _renew(self) -> None:
+        """Use the doors that the batcher has now."""
+        self._door = self._batcher.door
+        self._admit: Callable[..., CoreEntry[T, R] | None] = self._door.enqueue
 
-        def withdraw(_: object) -> trio.lowlevel.Abort:
-            self._door.unpark(producer, trio.current_time())
-            self._pump.wake()
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(withdraw)
-        if producer.error is not None:
-            raise producer.error
-        entry: Any = producer.entry
-        return entry  # type: ignore[no-any-return]  # admitted, or it had an error
+    def _asking_more(
+        self, call: PerCall, delay: float = 0.0
+    ) -> Callable[..., CoreEntry[T, R] | None]:
+        """Return what admits an item of which more is said than its level."""
+        if call:
+            self._batcher.enrich()
+        return partial(self._admit, delay=delay, **call)
 
     def _end(self) -> None:
         """Settle what is left, and say so."""
-        self._pump.tell_changes()
+        self._pump.teller.tell_changes()
         error = QueueClosed(f"queue {self.name!r} ended before this item had a verdict")
         self._milestones.abandon(error)
         for item in self._batcher.end(error):
@@ -399,28 +430,3 @@ class BatchedQueue(Generic[T, R]):
                 f"{call}() by the queue's own processor could never end: it would wait for"
                 " the call that waits for it"
             )
-
-
-class _WorkQueue(BatchedQueue[T, R]):
-    """A queue whose items come back from elsewhere; see `work_queue`."""
-
-    def __init__(
-        self, processor: Processor[T], verdicts: Verdicts[T], **options: Unpack[Options]
-    ) -> None:
-        self._verdicts = verdicts
-        super().__init__(processor, **options)
-
-
-def work_queue(
-    processor: Processor[T], verdicts: Verdicts[T], **options: Unpack[Options]
-) -> BatchedQueue[T, Any]:
-    """Make a queue for the durable tier.
-
-    Args:
-        processor: as for `BatchedQueue`.
-        verdicts: awaited, shielded, when a call was judged, before its hooks and the
-            release of its slot; gets the batch and one result per item, in order. What
-            would return to the queue (retry, snooze, throttled) leaves it instead.
-        options: as for `BatchedQueue`; no `retry`.
-    """
-    return _WorkQueue(processor, verdicts, **options)

@@ -92,7 +92,7 @@ def _run_batch(batcher: Batcher[dict[str, int], None]) -> None:
     batch = batcher.next_batch(0.0)
     assert batch is not None
     batcher.settle(batch, None, now=0.0, draw=0.0)
-    batcher.release()
+    batcher.release(batch)
 
 
 CASES: Final = (

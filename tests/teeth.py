@@ -71,7 +71,7 @@ LIFETIME: Final = ("tests/test_queue_lifetime.py",)
 ENQUEUE: Final = ("tests/test_queue_enqueue.py",)
 PUMP: Final = ("tests/test_pump.py", "tests/test_hooks.py")
 
-FAULTS: Final = (
+PLAIN: Final = (
     Fault(
         "last in, first out",
         "core/bucket.py",
@@ -80,26 +80,26 @@ FAULTS: Final = (
     ),
     Fault(
         "late by one item",
-        "core/batcher.py",
-        "if pending >= self._batch_size:",
-        "if pending > self._batch_size:",
+        "core/waiting.py",
+        "if pending >= self.batch_size:",
+        "if pending > self.batch_size:",
     ),
     Fault(
         "early by a moment",
-        "core/batcher.py",
-        "if bucket.due() <= now:",
-        "if bucket.due() - 0.01 <= now:",
+        "core/waiting.py",
+        "if self.bucket.due() <= now:",
+        "if self.bucket.due() - 0.01 <= now:",
     ),
     Fault(
         "one slot too many",
-        "core/batcher.py",
-        "if self._paused or self._slots >= self._concurrency or",
-        "if self._paused or self._slots > self._concurrency or",
+        "core/starting.py",
+        "if whole is None and self.slots >= self.concurrency:",
+        "if whole is None and self.slots > self.concurrency:",
     ),
     Fault(
         "no drain",
-        "core/batcher.py",
-        "if self._draining:\n            return T",
+        "core/starting.py",
+        "if self.draining:\n            return T",
         "if False:\n            return T",
     ),
     Fault(
@@ -147,8 +147,8 @@ FAULTS: Final = (
     Fault(
         "flush waits for what was delayed",
         "core/batcher.py",
-        "waiting = {entry for entry, due in again if due is None}",
-        "waiting = {entry for entry, _ in again}",
+        "if entry.code not in _HERE]",
+        "if entry.settled]",
     ),
     Fault(
         "the last of the blocked producers comes first",
@@ -165,8 +165,8 @@ FAULTS: Final = (
     Fault(
         "an abandoned failure is retried",
         "core/settling.py",
-        "if self.retry is None or entry.abandoned:",
-        "if self.retry is None:",
+        "if entry.abandoned or (self.retry is None and",
+        "if (self.retry is None and",
     ),
     Fault(
         "a settled entry keeps its item",
@@ -183,23 +183,23 @@ FAULTS: Final = (
     Fault(
         "a late answer counts after an interruption",
         "core/batcher.py",
-        "        del self._running[batch]\n        again",
-        "        again",
+        "        if batch not in self._starter.running:\n            return False\n        if",
+        "        self._starter.running.setdefault(batch)\n        if",
     ),
     Fault(
         "a wake-up is lost",
         "queue.py",
-        "self._batcher.resume(trio.current_time())\n        self._pump.wake()",
+        "self._batcher.resume(trio.current_time())\n"
+        "        self._pump.teller.tell_changes()\n        self._pump.wake()",
         "self._batcher.resume(trio.current_time())",
         QUEUE + LIFETIME,
     ),
     Fault(
         "the slot is free before the hooks",
         "pump.py",
-        "            self._tell_call(batch, results, now, current=current)\n",
-        "            self.batcher.release()\n"
-        "            self._tell_call(batch, results, now, current=current)\n"
-        "            self.batcher._slots += 1\n",
+        "            self.teller.tell_call(batch, judged.batch, results, now=now,",
+        "            self.batcher.release(batch)\n"
+        "            self.teller.tell_call(batch, judged.batch, results, now=now,",
         PUMP,
     ),
     Fault(
@@ -213,7 +213,7 @@ FAULTS: Final = (
         "a call taken back before it began is made",
         "pump.py",
         "        if scope is None or _cancelled():  # taken back before it began\n"
-        "            self.batcher.release()\n        else:\n"
+        "            self.batcher.release(batch)\n        else:\n"
         "            await self._run(batch, scope)\n",
         "        await self._run(batch, scope or trio.CancelScope())\n",
         LIFETIME + CANCELLATION,
@@ -228,7 +228,9 @@ FAULTS: Final = (
     Fault(
         "an entry is admitted before the cancel point",
         "queue.py",
-        "        await trio.lowlevel.checkpoint_if_cancelled()\n        entry: Any = self._admit("
+        "        await trio.lowlevel.checkpoint_if_cancelled()\n"
+        "        admit = self._asking_more(call) if call else self._admit\n"
+        "        entry: Any = admit("
         "item, priority, self._pump.now or self._pump.begin(), delay=delay)\n",
         "        entry: Any = self._admit(item, priority, self._pump.begin(), delay=delay)\n"
         "        await trio.lowlevel.checkpoint_if_cancelled()\n",
@@ -270,6 +272,270 @@ FAULTS: Final = (
         ENQUEUE,
     ),
 )
+
+
+def rule(test: str) -> tuple[str, ...]:
+    """Name a test of the rich rules."""
+    return (f"tests/test_queue_rules.py::{test}",)
+
+
+def model(test: str) -> tuple[str, ...]:
+    """Name a model of the rich rules."""
+    return (f"tests/core/test_rich_models.py::{test}",)
+
+
+ORDER: Final = model("test_a_bucket_goes_by_its_order_key_and_waiting_makes_up_for_a_level")
+LIMITS: Final = model("test_whatever_runs_no_span_of_time_holds_more_than_each_limit_allows")
+TURNS: Final = model("test_no_partition_goes_twice_while_another_is_ready")
+POISON: Final = model("test_exactly_the_poison_fails_in_few_calls")
+ORDERED: Final = model("test_nothing_of_an_ordered_partition_overtakes")
+STRATEGY: Final = ("tests/core/test_strategy.py",)
+ADAPTIVE: Final = ("tests/core/test_adaptive.py",)
+SAVING: Final = ("tests/test_queue_saving.py",)
+LEAKS: Final = ("tests/test_queue_leaks.py",)
+
+# What is asked beyond first come, first served; by family of rules.
+RICH: Final = (
+    Fault(
+        "partitions: a batch holds several",
+        "core/selection.py",
+        "partition = self.partition(entry.more.partition)\n        level",
+        "partition = self.partition(None)\n        level",
+        rule("test_a_batch_holds_one_partition"),
+    ),
+    Fault(
+        "partitions: one batch too many",
+        "core/selection.py",
+        "if bucket.home.running >= self._limit:",
+        "if bucket.home.running > self._limit:",
+        rule("test_partition_concurrency_holds_and_others_go_on"),
+    ),
+    Fault(
+        "partitions: a hot one keeps its turn",
+        "core/selection.py",
+        "            bucket.turn = self._next_turn()\n"
+        "            self._list(bucket)\n\n    def changed",
+        "            self._list(bucket)\n\n    def changed",
+        TURNS,
+    ),
+    Fault(
+        "partitions: an empty one is remembered",
+        "core/selection.py",
+        "            del self._partitions[partition.name]\n",
+        "            partition.parked = False\n",
+        LEAKS,
+    ),
+    Fault(
+        "weights: the item that crosses the limit goes, too",
+        "core/sorted_bucket.py",
+        "            weight += entry.more.weight\n            if entry.id >= barrier or "
+        "(chosen and (entry.more.solo or weight > budget)):\n                break\n",
+        "            if entry.id >= barrier or "
+        "(chosen and (entry.more.solo or weight > budget)):\n                break\n"
+        "            weight += entry.more.weight\n",
+        rule("test_s7_a_batch_never_weighs_too_much"),
+    ),
+    Fault(
+        "weights: a full bucket waits",
+        "core/selection.py",
+        "full = bucket.count >= self.size or bucket.weight >= self._budget",
+        "full = bucket.count >= self.size",
+        rule("test_s7_a_batch_never_weighs_too_much"),
+    ),
+    Fault(
+        "weights: a queue is full by count only",
+        "core/rich_admission.py",
+        "return limit is None or self._waiting.weight + weight <= limit",
+        "return limit is None or self._waiting.weight <= limit",
+        rule("test_a_queue_is_full_by_weight"),
+    ),
+    Fault(
+        "solo: a poison item runs in company",
+        "core/splitting.py",
+        "            self.settling.suspects.append(step.entry)\n",
+        "",
+        POISON,
+    ),
+    Fault(
+        "solo: others follow one that runs alone",
+        "core/sorted_bucket.py",
+        "            if entry.more.solo:\n                break\n",
+        "",
+        rule("test_a_solo_entry_goes_in_a_batch_of_its_own"),
+    ),
+    Fault(
+        "ageing: waiting is worth half of what was said",
+        "core/sorted_bucket.py",
+        "return entry.enqueued_at + entry.priority * self.aging",
+        "return entry.enqueued_at + 2 * entry.priority * self.aging",
+        ORDER,
+    ),
+    Fault(
+        "mix: levels share a batch",
+        "core/selection.py",
+        "level = 0 if self._mixes else entry.priority",
+        "level = 0",
+        rule("test_levels_that_do_not_mix_go_in_batches_of_their_own"),
+    ),
+    Fault(
+        "limits: a window forgets early",
+        "core/limits.py",
+        "self._paid[0][0] + self.window <= now",
+        "self._paid[0][0] + self.window / 2 <= now",
+        LIMITS,
+    ),
+    Fault(
+        "limits: idle time is saved up",
+        "core/limits.py",
+        "self._level = min(self.burst, self._level + (now - self._at) * self.rate) - units",
+        "self._level += min(self.burst, (now - self._at) * self.rate) - units",
+        LIMITS,
+    ),
+    Fault(
+        "limits: the mildest counts",
+        "core/limits.py",
+        "opens = max(rate.opens_at(",
+        "opens = min(rate.opens_at(",
+        LIMITS,
+    ),
+    Fault(
+        "limits: a part of a bisect is free",
+        "core/starting.py",
+        "        if self._pays:\n",
+        "        if self._pays and root is None:\n",
+        LIMITS,
+    ),
+    Fault(
+        "coalescing: the first caller to withdraw takes it along",
+        "core/coalescing.py",
+        "        more.callers += 1\n",
+        "",
+        rule("test_a_shared_entry_is_cancelled_by_the_last_of_its_callers"),
+    ),
+    Fault(
+        "coalescing: what is in flight is shared",
+        "core/rich_waiting.py",
+        "        self.shared.withdraw(entry)\n",
+        "",
+        rule("test_s13_the_newest_item_of_a_key_goes_and_all_callers_get_its_result"),
+    ),
+    Fault(
+        "deadlines: noticed when a slot is free",
+        "core/starting.py",
+        "            return event\n        return min(event,",
+        "            return math.inf\n        return min(event,",
+        rule("test_an_entry_expires_exactly_at_its_queue_timeout_though_the_slot_is_busy"),
+    ),
+    Fault(
+        "deadlines: they bring nothing forward",
+        "core/rich_waiting.py",
+        "        reason = self._deadlines.watch(entry, now)\n",
+        "        entry.more.early = entry.more.deadline = math.inf\n"
+        "        reason = self._deadlines.watch(entry, now)\n",
+        rule("test_a_deadline_brings_a_batch_forward"),
+    ),
+    Fault(
+        "deadlines: a retry comes too late",
+        "core/settling.py",
+        "if entry.more is None or due <= entry.more.ends_by:",
+        "if entry.more is None or due <= math.inf:",
+        rule("test_a_retry_that_would_come_too_late_expires_at_once"),
+    ),
+    Fault(
+        "bisect: the right half goes first",
+        "core/bisect.py",
+        "self._parts += [split.right, split.left]",
+        "self._parts += [split.left, split.right]",
+        ("tests/core/test_bisect.py",),
+    ),
+    Fault(
+        "bisect: halves are no halves",
+        "core/bisect.py",
+        "middle = (len(part) + 1) // 2",
+        "middle = 1",
+        POISON,
+    ),
+    Fault(
+        "guard: an outage is answered with a call per item",
+        "core/bisect.py",
+        "if self._outage and self._calls >= self._most:",
+        "if not self._parts and self._outage and self._calls >= self._most:",
+        rule("test_an_outage_is_not_answered_with_a_call_per_item"),
+    ),
+    Fault(
+        "guard: a throttled part is lost",
+        "core/splitting.py",
+        "        batch.bisect.again()\n",
+        "        batch.bisect.returned()\n",
+        rule("test_a_bisect_keeps_its_slot_and_waits_for_a_throttled_part"),
+    ),
+    Fault(
+        "ordered: a retry is overtaken",
+        "core/selection.py",
+        "return held[0][0] if held else math.inf",
+        "return math.inf",
+        ORDERED,
+    ),
+    Fault(
+        "ordered: a bisect goes on behind a retry",
+        "core/bisect.py",
+        "return self.give_up() if self.ordered and comes_again else []",
+        "return []",
+        ORDERED,
+    ),
+    Fault(
+        "strategy: a group too long goes whole",
+        "core/strategy.py",
+        "        if piece and (len(piece) >= batch_size or weight + more > budget):",
+        "        if piece and weight + more > budget:",
+        STRATEGY,
+    ),
+    Fault(
+        "strategy: a due entry that it forgets waits on",
+        "core/strategy.py",
+        "    if due and not any(is_due(entry) for group in groups for entry in group):\n"
+        "        groups = [due]\n",
+        "",
+        STRATEGY,
+    ),
+    Fault(
+        "adaptive: a size more than doubles",
+        "core/adaptive.py",
+        "most = min(2 * self.size, max(self.size, 2 * count), self.settings.max_size)",
+        "most = self.settings.max_size",
+        ADAPTIVE,
+    ),
+    Fault(
+        "adaptive: pushing back is not heard",
+        "core/adaptive.py",
+        "            self._pushed_back = True\n",
+        "            self._pushed_back = False\n",
+        ADAPTIVE,
+    ),
+    Fault(
+        "outstanding: what is in flight is not counted",
+        "core/rich_admission.py",
+        "self._outstanding() >= room.max_outstanding",
+        "self._waiting.size >= room.max_outstanding",
+        rule("test_max_outstanding_counts_what_is_in_flight"),
+    ),
+    Fault(
+        "restore: attempts are forgotten",
+        "core/saving.py",
+        "    entry.attempts = record.attempts\n",
+        "",
+        SAVING,
+    ),
+    Fault(
+        "restore: ids begin anew",
+        "core/rich_admission.py",
+        "self.last_id = self._first_id = max([self.last_id, *(each.id for each in records)])",
+        "self._first_id = self.last_id",
+        SAVING,
+    ),
+)
+
+FAULTS: Final = PLAIN + RICH
 
 
 def plant(fault: Fault, package: Path) -> None:

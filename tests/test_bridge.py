@@ -14,7 +14,7 @@ import trio
 
 from batchq.bridge import (
     Bell,
-    Portal,
+    LoopThread,
     forbid_event_loop,
     in_trio,
     run_blocking,
@@ -105,7 +105,7 @@ def test_a_bell_ends_the_wait_under_way_or_the_next_one(loop: str) -> None:
         bell.ring()  # nobody is there any more
 
 
-# ---- Portals
+# ---- Blocks in a thread of their own
 
 
 class Block:
@@ -131,57 +131,57 @@ class Block:
             raise self.leaving
 
 
-def test_a_portal_keeps_a_block_open_between_start_and_stop() -> None:
+def test_a_thread_keeps_a_block_open_between_start_and_stop() -> None:
     block = Block()
-    portal = Portal(block)
-    portal.stop()  # not started: nothing to do
-    portal.start()
+    loop_thread = LoopThread(block)
+    loop_thread.stop()  # not started: nothing to do
+    loop_thread.start()
     assert block.events == ["entered"]
     with pytest.raises(RuntimeError, match="started before"):
-        portal.start()
-    portal.stop()
+        loop_thread.start()
+    loop_thread.stop()
     assert block.events == ["entered", "left"]
-    portal.stop()
+    loop_thread.stop()
 
 
 def test_what_entering_raises_is_raised_by_start_and_only_there() -> None:
     error = ValueError("no entry")
-    portal = Portal(Block(entering=error))
+    loop_thread = LoopThread(Block(entering=error))
     with pytest.raises(ValueError, match="no entry") as caught:
-        portal.start()
+        loop_thread.start()
     assert caught.value is error
-    portal.stop()
+    loop_thread.stop()
 
 
 def test_what_leaving_raises_is_raised_by_stop_and_only_once() -> None:
-    portal = Portal(Block(leaving=ValueError("no exit")))
-    portal.start()
+    loop_thread = LoopThread(Block(leaving=ValueError("no exit")))
+    loop_thread.start()
     with pytest.raises(ValueError, match="no exit"):
-        portal.stop()
-    portal.stop()
+        loop_thread.stop()
+    loop_thread.stop()
 
 
 def test_a_block_that_cannot_be_made_is_raised_by_start() -> None:
     def make() -> Block:
         raise KeyboardInterrupt
 
-    portal = Portal(make)  # type: ignore[arg-type]  # it never makes one
+    loop_thread = LoopThread(make)  # type: ignore[arg-type]  # it never makes one
     with pytest.raises(KeyboardInterrupt):
-        portal.start()
+        loop_thread.start()
 
 
 def test_what_ends_a_block_by_itself_is_logged_at_once(caplog: pytest.LogCaptureFixture) -> None:
     @asynccontextmanager
     async def broken() -> AsyncIterator[None]:
         token = trio.lowlevel.current_trio_token()
-        with trio.CancelScope() as scope:
+        with trio.CancelScope() as scope:  # noqa: ASYNC100
             end.append(partial(token.run_sync_soon, scope.cancel))
             yield
         raise ValueError("broken")
 
     end = list[Callable[[], None]]()
-    portal = Portal(broken, name="mine")
-    portal.start()
+    loop_thread = LoopThread(broken, name="mine")
+    loop_thread.start()
     end[0]()
     deadline = time.monotonic() + 10
     while not caplog.records:
@@ -190,10 +190,10 @@ def test_what_ends_a_block_by_itself_is_logged_at_once(caplog: pytest.LogCapture
     [record] = caplog.records
     assert (record.levelname, record.exc_info is not None) == ("CRITICAL", True)
     assert "'mine'" in record.getMessage()
-    assert portal.unfinished
+    assert loop_thread.unfinished
     with pytest.raises(ValueError, match="broken"):
-        portal.stop()
-    assert not portal.unfinished
+        loop_thread.stop()
+    assert not loop_thread.unfinished
 
 
 def test_a_portal_whose_start_was_interrupted_can_be_stopped() -> None:
@@ -205,11 +205,11 @@ def test_a_portal_whose_start_was_interrupted_can_be_stopped() -> None:
                 raise KeyboardInterrupt  # as Ctrl-C would
             return super().wait(timeout)
 
-    portal = Portal(block)
-    portal._entered = Interrupted()
+    loop_thread = LoopThread(block)
+    loop_thread._entered = Interrupted()
     with pytest.raises(KeyboardInterrupt):
-        portal.start()
-    assert portal.unfinished
+        loop_thread.start()
+    assert loop_thread.unfinished
     go.set()
-    portal.stop()
-    assert (portal.unfinished, block.events) == (False, ["entered", "left"])
+    loop_thread.stop()
+    assert (loop_thread.unfinished, block.events) == (False, ["entered", "left"])

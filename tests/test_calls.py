@@ -13,13 +13,14 @@ from batchq.calls import Call, Calls
 from batchq.core.batch import Batch, Trigger
 from batchq.core.entry import IN_FLIGHT, Entry, Owner
 from batchq.core.job import Job
+from batchq.core.news import News
 from batchq.core.settling import Settling
 
 
 def batch_of(size: int) -> Batch[Job[Any]]:
     """Make a batch of a work queue whose call is under way."""
     jobs = [make_job(number) for number in range(1, size + 1)]
-    settling = Settling(retry=None, leave=True)
+    settling = Settling(retry=None, news=News(), leave=True)
     entries: list[Entry[Any, Any]] = [
         Entry(job.id, 0, 0.0, Owner(lambda: None), item=job, code=IN_FLIGHT) for job in jobs
     ]
@@ -27,7 +28,7 @@ def batch_of(size: int) -> Batch[Job[Any]]:
     def settle(batch: Batch[Any], index: int, result: Result[Any]) -> None:
         settling.early(batch, index, result)
 
-    return Batch(1, jobs, entries, Trigger.SIZE, 1, settle)
+    return Batch(1, jobs, entries, Trigger.SIZE, 1, settle=settle)
 
 
 def make_job(id_: int) -> Job[Any]:

@@ -28,7 +28,16 @@ import click
 import pytest
 
 import batchq
-from batchq import Backoff, DropPolicy, Handler, QueueManager, RetryPolicy, errors
+from batchq import (
+    Backoff,
+    DropPolicy,
+    Handler,
+    Hooks,
+    JobHooks,
+    QueueManager,
+    RetryPolicy,
+    errors,
+)
 from batchq.cli.app import batchq as commands
 from batchq.core import options
 from batchq.registration import BatchHandlerOptions, HandlerOptions
@@ -277,6 +286,23 @@ def table_under(text: str, heading: str) -> dict[str, str]:
 def test_every_drop_policy_is_on_the_page_of_the_options() -> None:
     text = (REFERENCE / "options.md").read_text()
     assert [policy for policy in DropPolicy if f"\n| `{policy.value}` |" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("heading", "names"),
+    [
+        ("## Events of a queue", {field.name for field in attrs.fields(Hooks)}),
+        (
+            "## Events of durable jobs",
+            {field.name for field in attrs.fields(JobHooks)}
+            - {field.name for field in attrs.fields(Hooks)},
+        ),
+    ],
+)
+def test_every_hook_is_on_its_page(heading: str, names: set[str]) -> None:
+    text = (REFERENCE / "hooks.md").read_text()
+    section = text[text.index(heading) :].split("\n## ")[0]
+    assert set(re.findall(r"^\| `(on_\w+)` \|", section, re.MULTILINE)) == names
 
 
 def test_every_command_is_on_its_page_and_says_what_its_options_do() -> None:

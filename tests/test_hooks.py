@@ -50,6 +50,7 @@ async def test_a_call_is_told_of_in_order(autojump_clock: Clock) -> None:
     diary = Diary()
     async with batched(Calls(answer), batch_size=3, hooks=diary.hooks()) as queue:
         await queue.enqueue_many("abc")
+    assert diary.lines.pop().startswith("drained DrainReport(succeeded=2, failed=1,")
     assert diary.lines == [
         "enqueue a",
         "enqueue b",
@@ -58,9 +59,11 @@ async def test_a_call_is_told_of_in_order(autojump_clock: Clock) -> None:
         "call",
         "early succeeded",
         "processed a failed",
+        "dead_letter a ValueError",
         "processed b ok",
         "processed c ok",
         "batch_complete abc failed,ok,ok",
+        "idle ",
     ]
 
 
@@ -74,6 +77,7 @@ async def test_a_call_that_raises_is_told_of_once_and_completes(autojump_clock: 
     queue = batched(Calls(answer), batch_size=2, retry=policy, rng=Half(), hooks=diary.hooks())
     async with queue:
         await queue.enqueue_many("ab")
+    assert diary.lines.pop().startswith("drained DrainReport(succeeded=2, failed=0,")
     assert diary.lines[2:] == [
         "batch_start ab",
         "error OSError",
@@ -86,6 +90,7 @@ async def test_a_call_that_raises_is_told_of_once_and_completes(autojump_clock: 
         "processed a ok",
         "processed b ok",
         "batch_complete ab ok,ok",
+        "idle ",
     ]
 
 

@@ -12,7 +12,7 @@ import trio
 from trio.testing import MockClock
 
 from batchq import JobState, QueueManager, StoreBroken
-from batchq.bridge import Portal
+from batchq.bridge import LoopThread
 from batchq.core.job import Group
 from batchq.errors import StoreError
 from tests.jobs import Hops, WatchedStore, jobs_in, nothing_is_leased, store_of
@@ -281,13 +281,13 @@ def test_workers_whose_start_was_interrupted_can_be_stopped(
     def work() -> int:
         return 7
 
-    def interrupted(portal: Portal) -> None:
+    def interrupted(portal: LoopThread) -> None:
         start(portal)
         raise KeyboardInterrupt  # as Ctrl-C would
 
-    start = Portal.start
+    start = LoopThread.start
     with monkeypatch.context() as patch:
-        patch.setattr(Portal, "start", interrupted)
+        patch.setattr(LoopThread, "start", interrupted)
         with pytest.raises(KeyboardInterrupt):
             manager.start_workers()
     with pytest.raises(RuntimeError, match="started already"):

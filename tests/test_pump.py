@@ -13,7 +13,7 @@ from batchq.core.batch import Batch
 from batchq.core.result import Result
 from batchq.errors import DrainTimeout
 from batchq.pump import _inside
-from batchq.queue import work_queue
+from batchq.work_queue import work_queue
 from tests.calls import Calls, Clock, batched
 
 _setting: ContextVar[str] = ContextVar("setting", default="unset")

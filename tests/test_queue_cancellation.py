@@ -180,7 +180,7 @@ async def test_c6_a_call_that_has_not_begun_is_not_made_for_nobody(autojump_cloc
     )
     async with batched(calls, batch_size=1, cancel_abandoned=True, hooks=hooks) as queue:
         entry = await queue.enqueue("a")
-        while entry.status is EntryStatus.PENDING:
+        while entry.status is EntryStatus.PENDING:  # noqa: ASYNC110
             await trio.lowlevel.checkpoint()
         if not calls.seen:  # chosen, and its task has not run yet
             assert not entry.cancel()
@@ -224,7 +224,7 @@ async def test_c7_a_call_that_has_not_begun_when_the_block_ends_is_not_made(
         async def block(calls: Calls, entries: list[Any]) -> None:
             async with batched(calls, batch_size=1) as queue:
                 entries.append(await queue.enqueue("a"))
-                while entries[0].status is EntryStatus.PENDING:
+                while entries[0].status is EntryStatus.PENDING:  # noqa: ASYNC110
                     await trio.lowlevel.checkpoint()
                 raise ValueError("mine")
 

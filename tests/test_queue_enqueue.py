@@ -316,8 +316,9 @@ async def test_an_option_that_is_off_costs_no_function_call_per_item(
 ) -> None:
     await trio.sleep(1)  # at 0 s the clock is read again and again
     few, many = [await function_calls(count, way) for count in (1000, 3000)]
-    # enqueue_nowait and the door's, or the bulk's none; tasks run in any order, hence "about".
-    assert many - few == pytest.approx(2000 * per_item, abs=50)
+    # enqueue_nowait and the door's, or the bulk's none. Tasks run in any order, and so the pump
+    # takes a step more or less: that is nothing beside one call for each of the 2000 items.
+    assert many - few == pytest.approx(2000 * per_item, abs=500)
 
 
 async def function_calls(items: int, way: str) -> int:

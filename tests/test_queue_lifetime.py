@@ -294,7 +294,7 @@ async def test_the_queues_own_processor_cannot_wait_for_the_queue(
     async with trio.open_nursery() as outer:
 
         async def processor(_: Batch[Any]) -> None:
-            async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as nursery:  # noqa: ASYNC112
                 nursery.start_soon(refuse)
             outer.start_soon(later, queue)
 

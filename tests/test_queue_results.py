@@ -240,7 +240,7 @@ async def test_an_error_beside_the_time_limit_fails_the_call_and_not_the_queue(
 
     async with batched(processor, flush_interval=0, processor_timeout=1) as queue:
         entry = await queue.enqueue("a")
-        with pytest.raises(ExceptionGroup):
+        with pytest.raises(ExceptionGroup):  # noqa: ASYNC401
             await entry.result()
 
 

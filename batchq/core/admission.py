@@ -8,23 +8,21 @@ Rule 3: what is refused was never there; what is dropped is settled, counted and
 
 from __future__ import annotations
 
-import math
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from enum import Enum
 from itertools import repeat
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, Unpack
 
-import attrs
 from msgspec.structs import force_setattr
 
 from batchq.core.entry import DROPPED, Entry, Owner
-from batchq.core.options import DropPolicy, OrderOptions, RoomOptions
+from batchq.core.numbers import is_wait
+from batchq.core.options import DropPolicy, OrderOptions, RoomOptions, Special
+from batchq.core.producer import Intake, Producer
 from batchq.core.result import Result
 from batchq.core.waiting import Waiting
 from batchq.errors import (
-    BatchqError,
     Dropped,
     OptionError,
     QueueClosed,
@@ -33,38 +31,10 @@ from batchq.errors import (
     QueuePaused,
 )
 
-__all__ = ["Admission", "Intake", "Producer"]
+__all__ = ["Admission", "check_delay"]
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-class Intake(Enum):
-    """Whether items may come in."""
-
-    UNOPENED = "unopened"
-    OPEN = "open"
-    PAUSED = "paused"
-    CLOSED = "closed"
-
-
-@attrs.define(eq=False)
-class Producer:
-    """A caller who waits for room with one item in hand.
-
-    Attributes:
-        entry: the item's entry, once it was admitted.
-        error: why it never will be.
-        wake: called once, when either is known.
-    """
-
-    item: Any
-    priority: int
-    delay: float
-    wake: Callable[[], object]
-    entry: Entry[Any, Any] | None = None
-    error: BatchqError | None = None
-    withdrawn: bool = False
 
 
 class Admission(Generic[T, R]):
@@ -72,7 +42,9 @@ class Admission(Generic[T, R]):
 
     Attributes:
         intake: whether it is open at all.
-        last_id: the id of the newest entry; so many were accepted.
+        last_id: the id of the newest entry.
+        restored: entries that came in from a snapshot [entries].
+        coalesced: items that came to share an entry [items].
         producers: who waits for room, in order.
         admitted: entries of blocked producers let in since the shell last looked.
         dropped: items given up by the drop policy since the shell last looked.
@@ -89,6 +61,9 @@ class Admission(Generic[T, R]):
     ) -> None:
         self.intake = Intake.OPEN
         self.last_id = 0
+        self.restored = 0
+        self.coalesced = 0
+        self._first_id = 0
         self.producers: deque[Producer] = deque()
         self.admitted: list[Entry[T, R]] = []
         self.dropped: list[T] = []
@@ -126,7 +101,7 @@ class Admission(Generic[T, R]):
             raise self._bad_priority(priority)
         waiting = self._waiting
         if delay:
-            _check_delay(delay)
+            check_delay(delay)
         if waiting.size >= self._gate and not self._make_room(priority):
             return None if self._policy is DropPolicy.BLOCK else self._drop(item, priority, now)
         if delay:
@@ -138,6 +113,18 @@ class Admission(Generic[T, R]):
         self._fresh[priority].append(entry)
         waiting.size += 1
         return entry
+
+    def prepare(
+        self,
+        items: Sequence[T],
+        priority: int | None,
+        *,
+        delay: float = 0.0,
+        **call: Unpack[Special],
+    ) -> Sequence[Any]:
+        """Make of items what `enqueue_many` and `park` take, before any is admitted."""
+        del priority, delay, call  # nothing is asked of them here
+        return items
 
     def enqueue_many(
         self, items: Sequence[T], priority: int | None, now: float, *, delay: float = 0.0
@@ -207,6 +194,11 @@ class Admission(Generic[T, R]):
                     producer.error = self._closed_error()
                     producer.wake()
         self._set_gate()
+
+    @property
+    def accepted(self) -> int:
+        """How many items came in here, incoming ones that were dropped included [items]."""
+        return self.last_id - self._first_id
 
     def room(self) -> int:
         """Count the items that would come in now without waiting or dropping [items]."""
@@ -340,8 +332,9 @@ class Admission(Generic[T, R]):
         )
 
 
-def _check_delay(delay: float) -> None:
-    if not 0 <= delay < math.inf:
+def check_delay(delay: float) -> None:
+    """Refuse a delay that is no time that an item can wait."""
+    if not is_wait(delay):
         raise OptionError(f"delay must be a finite number of seconds from 0, got {delay!r}")
 
 

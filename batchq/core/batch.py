@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from enum import Enum
 from typing import Any, Generic, TypeVar, overload
 
@@ -20,11 +20,18 @@ class Trigger(Enum):
     """Why a batch started."""
 
     SIZE = "size"
+    WEIGHT = "weight"
     INTERVAL = "interval"
+    DEADLINE = "deadline"
     DELAY = "delay"
     RETRY = "retry"
     FLUSH = "flush"
     DRAIN = "drain"
+    BISECT = "bisect"
+
+
+def _refuse(batch: Batch[Any], index: int, result: Result[Any]) -> None:
+    """Take no early verdict: the batch is in no queue."""
 
 
 @attrs.define(eq=False)
@@ -37,6 +44,9 @@ class Batch(Sequence[T], Generic[T]):
         entries: their entries, one per item, in order.
         trigger: why it started.
         attempt: 1 + the most attempts that any of its entries has behind it.
+        partition: what all of them share.
+        parent_id: the batch that it is a part of, if that was split by a bisect.
+        started_at: when it was chosen [s, the queue's clock].
     """
 
     id: int
@@ -44,7 +54,16 @@ class Batch(Sequence[T], Generic[T]):
     entries: Sequence[Entry[T, Any]] = attrs.field(repr=False)
     trigger: Trigger
     attempt: int
-    _settle: Callable[[Batch[Any], int, Result[Any]], None] = attrs.field(repr=False)
+    partition: Hashable = None
+    parent_id: int | None = None
+    started_at: float = 0.0
+    _settle: Callable[[Batch[Any], int, Result[Any]], None] = attrs.field(
+        repr=False, default=_refuse
+    )
+    # Where a bisect stands of which it is a part, or which it began by failing.
+    bisect: Any = attrs.field(default=None, init=False, repr=False)
+    # The batch that the bisect began with, for its parts.
+    root: Any = attrs.field(default=None, init=False, repr=False)
     # Verdicts fixed during the call, by position.
     early: dict[int, Result[Any]] = attrs.field(factory=dict, init=False, repr=False)
 

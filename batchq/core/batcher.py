@@ -6,13 +6,16 @@ Rule 2: nothing here waits. No trio, no clock, no dice: `now` [s, any steady clo
 `draw` [uniform in 0..1] are arguments, so that tests can replay any history.
 Rule 3: a batch is chosen in the same synchronous step that starts it.
 Rule 4: every entry is counted in exactly one place, at every step.
+Rule 5: the plain rooms serve until somebody asks for more (`enrich`): an option that is off
+costs no item anything.
 
-    door.enqueue ─▶ admission: room? ─▶ waiting  bucket: PENDING ◀── over ── delays: DELAYED
+    door.enqueue ─▶ admission: room? ─▶ waiting: PENDING ◀── over ── delays: DELAYED
                                                     │                            ▲
-    next_batch: not paused? a slot? the pace? full or due?                       │
+    next_batch: not paused? a slot? throttle? ready? rate limits?                │
                                                     ▼                            │
-    settle:  settling: done | failed | again? ◀── IN_FLIGHT        again ────────┘
-    release: the slot is free
+    raised:  splitting: in parts? ───────────────▶ IN_FLIGHT                     │
+    settle:  settling: done | failed | again? ◀─────┘            again ──────────┘
+    release: the slot is free, or the next part waits for its call
 """
 
 from __future__ import annotations
@@ -22,19 +25,30 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-from batchq.core.admission import Admission, Intake
-from batchq.core.batch import Batch, Trigger
+from batchq.core.admission import Admission
+from batchq.core.batch import Batch
 from batchq.core.bucket import Bucket
-from batchq.core.entry import CANCELLED, CLOSED, IN_FLIGHT, Canceller, Entry, Owner
-from batchq.core.limits import Pace
+from batchq.core.entry import CANCELLED, CLOSED, IN_FLIGHT, PENDING, Canceller, Entry, Owner
+from batchq.core.expiry import Slack
+from batchq.core.flushes import Flush
+from batchq.core.news import News
 from batchq.core.options import Settings
+from batchq.core.producer import Intake
 from batchq.core.result import Result
+from batchq.core.rich_admission import RichAdmission
+from batchq.core.rich_waiting import RichWaiting
+from batchq.core.saving import saved
 from batchq.core.settling import Settling
+from batchq.core.snapshot import Saved
+from batchq.core.splitting import Splitting
+from batchq.core.starting import Starter
 from batchq.core.statistics import QueueStats
-from batchq.core.waiting import Flush, Waiting
+from batchq.core.waiting import Waiting
 from batchq.errors import EntryCancelled, QueueError
 
 __all__ = ["Batcher"]
+
+_HERE = frozenset({PENDING, IN_FLIGHT})  # where a flush still waits for an entry
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -46,10 +60,13 @@ class Batcher(Generic[T, R]):
     Attributes:
         door: where items come in.
         waiting: what waits.
-        pace: when the next batch may start, whatever waits.
-        complaints: what the user's `retryable` check raised since the shell last looked.
+        limits: what keeps starts apart.
+        splitting: what calls that raised come to.
+        news: what hooks are to be told of since the shell last looked.
+        complaints: what the user's `retryable` check raised since then.
         unwanted: items whose call came to nothing when nobody wanted them any more, since
-            the shell last looked; they are CANCELLED.
+            then; they are CANCELLED.
+        renewed: called when `door` and `waiting` are other ones from now on.
     """
 
     def __init__(
@@ -60,6 +77,8 @@ class Batcher(Generic[T, R]):
         owner: Canceller | None = None,
         make: Callable[..., Entry[T, R]] = Entry,
         leave: bool = False,
+        may_retry: Callable[[Entry[Any, Any], Exception], bool] | None = None,
+        outages: tuple[type[BaseException], ...] = (),
     ) -> None:
         """Make an empty queue.
 
@@ -70,73 +89,91 @@ class Batcher(Generic[T, R]):
             make: what makes an entry: `Entry` or a subclass of it.
             leave: True: what would come again settles instead (a durable queue's jobs
                 come again from their store).
+            may_retry: whether an error may be retried and attempts are left, where not
+                the retry policy knows but somebody else; None: the policy does.
+            outages: errors that all items would get in an outage, beside `OSError`.
         """
-        self._batch_size = settings.batch.batch_size
-        self._concurrency = settings.pace.concurrency
-        self._settling = Settling(settings.failure.retry, leave=leave)
-        self._bucket = Bucket.of(settings.order.priority_levels, settings.batch.flush_interval)
-        self.waiting = Waiting(self._bucket, self._settling)
-        self._delays = self.waiting.delays
-        self.pace = Pace(settings.pace.throttle)
-        self._running: dict[Batch[T], None] = {}
-        self._slots = 0
-        self._batches = 0
-        self._paused = False
-        self._draining = False
-        self._now = -math.inf
-        self.complaints = self._settling.complaints
-        self.unwanted: list[T] = self._settling.unwanted
+        self._settings = settings
+        self.news = News()
+        retry = settings.failure.retry
+        self._settling = Settling(retry, self.news, leave=leave, may_retry=may_retry)
+        self._slack = Slack()
+        self.splitting = Splitting(
+            settings.failure.splits, settings.order.ordered, self._settling, self.news, outages
+        )
+        bucket = Bucket.of(settings.order.priority_levels, settings.batch.flush_interval)
+        self.waiting: Any = Waiting(bucket, self._settling, settings.batch.first)
         me = Owner(weakref.ref(owner or self))
         self.door: Admission[T, R] = Admission(
             name, settings.room, settings.order, self.waiting, make, me
         )
+        self._starter = Starter(
+            settings,
+            door=self.door,
+            waiting=self.waiting,
+            splitting=self.splitting,
+            settling=self._settling,
+            news=self.news,
+        )
+        self.limits = self._starter.limits
+        self.complaints = self._settling.complaints
+        self.unwanted: list[T] = self._settling.unwanted
+        self.renewed: Callable[[], object] | None = None
+        self._now = -math.inf
+        if not settings.plain:
+            self.enrich()
+
+    def enrich(self) -> None:
+        """Ask more of what waits and of what comes in, from now on."""
+        if isinstance(self.waiting, RichWaiting):
+            return
+        plain: Waiting = self.waiting
+        starter = self._starter
+        rich = RichWaiting(
+            self._settings, settling=self._settling, news=self.news, slack=self._slack
+        )
+        rich.take_over(plain, flying=starter.flying(), running=starter.slots)
+        self.waiting = starter.waiting = rich
+        starter.rich = True
+        self.door = starter.door = RichAdmission(
+            self.door,
+            self._settings,
+            waiting=rich,
+            news=self.news,
+            outstanding=self._outstanding,
+        )
+        if self.limits.max_unit < math.inf:
+            self.door.appraiser.limit_weight("rate_limit", self.limits.max_unit)
+        if self.renewed is not None:
+            self.renewed()
 
     def next_batch(self, now: float) -> Batch[T] | None:
-        """Start the next batch if one is ready and there is capacity.
+        """Start the next batch if one is ready and there is capacity; see `Starter`.
 
         The entries are chosen here, never earlier, and the caller processes the batch
         without a checkpoint in between: whatever arrived or was cancelled up to this
-        instant counts.
+        instant counts. What waits at its deadline and does not start then expires.
         """
         self._now = now
-        if self._delays.next_end <= now:
-            self.waiting.advance(now)
-        if self._paused or self._slots >= self._concurrency or self.pace.next_start > now:
-            return None
-        trigger = self._trigger(now)
-        if trigger is None:
-            return None
-        all_fresh = self._bucket.all_fresh
-        entries = self.waiting.take(self._batch_size)
-        self._batches += 1
-        batch = Batch(
-            self._batches,
-            [entry.item for entry in entries],
-            entries,
-            trigger,
-            1 if all_fresh else 1 + max([entry.attempts for entry in entries]),
-            self._settle_early,
-        )
-        self._running[batch] = None
-        self._slots += 1
-        self.pace.started(now)
-        if self.door.producers:
-            self.door.let_in(now)
-        return batch
+        return self._starter.next_batch(now)
 
     def next_deadline(self) -> float:
-        """Return the earliest time at which `next_batch` would start one [s].
+        """Return the earliest time at which `next_batch` has something to do [s].
 
         inf: not before something else happens; -inf: now.
         """
-        if self._paused or self._slots >= self._concurrency:
-            return math.inf
-        if self._trigger(-math.inf) is not None:
-            return self.pace.next_start
-        return max(min(self._bucket.due(), self._delays.next_end), self.pace.next_start)
+        return self._starter.next_deadline()
 
     def settle(
-        self, batch: Batch[T], answers: Sequence[object] | None, *, now: float, draw: float
+        self,
+        batch: Batch[T],
+        answers: Sequence[object] | None,
+        *,
+        now: float,
+        draw: float,
+        concerns: Batch[T] | None = None,
+        error: Exception | None = None,
+        spread: float = 0.5,
     ) -> bool:
         """End a call: give each of its entries what its answer decides.
 
@@ -146,28 +183,44 @@ class Batcher(Generic[T, R]):
                 succeeded.
             now: [s].
             draw: uniform in [0, 1): the jitter that its retries share.
+            concerns: whose items the answers are, where it is more than `batch`.
+            error: what the call raised; None: it returned.
+            spread: uniform in [0, 1): how an adaptive batch size is varied.
 
         Returns:
             False: it was interrupted meanwhile, and nothing happened.
         """
         self._now = now
-        if batch not in self._running:
+        if batch not in self._starter.running:
             return False
-        del self._running[batch]
-        again = self._settling.end(batch, answers, now=now, draw=draw)
+        if self._settling.suspects:
+            self._mark_suspects()  # while the batch is still known to be in flight
+        del self._starter.running[batch]
+        subject = batch if concerns is None else concerns
+        again = self._settling.end(subject, answers, now=now, draw=draw)
         for entry, due in again:
             if due is None:
                 self.waiting.put_back(entry)
             else:
                 self.waiting.delay(entry, due)
-        if self.waiting.flushes:
-            waiting = {entry for entry, due in again if due is None}
-            self.waiting.leave([entry for entry in batch.entries if entry not in waiting])
+        if batch.bisect is not None:
+            self._end_part(batch, comes_again=bool(again))
+        if len(self.waiting.flushes):
+            self.waiting.flushes.leave(
+                [entry for entry in subject.entries if entry.code not in _HERE]
+            )
+        if self._starter.rich:
+            self._slack.took(now - batch.started_at)
+        if self._starter.learning is not None:
+            self._starter.learn(batch, now, error=error, draw=spread)
+        if self.door.producers:
+            self.door.let_in(now)
         return True
 
-    def release(self) -> None:
+    def release(self, batch: Batch[T]) -> None:
         """Free the slot of a batch: after its last hook, once per batch started."""
-        self._slots -= 1
+        if batch.bisect is None or not self.splitting.goes_on(batch):
+            self._starter.free(batch)
 
     def cancel_entry(self, entry: Entry[Any, Any], now: float | None = None) -> bool:
         """Take an item back if it still waits; see `Entry.cancel`.
@@ -175,6 +228,9 @@ class Batcher(Generic[T, R]):
         The producer whose item gets the seat comes in at `now` [s]; None: when somebody
         last told the time.
         """
+        if entry.more is not None and entry.more.callers > 1 and not entry.settled:
+            entry.more.callers -= 1  # somebody else still wants it
+            return False
         if entry.code == IN_FLIGHT:
             entry.abandoned = True
         if entry.code >= IN_FLIGHT:
@@ -186,102 +242,144 @@ class Batcher(Generic[T, R]):
 
     def pause(self, *, accept: bool) -> None:
         """Start nothing until `resume`; without `accept`, let nothing in either."""
-        if self._draining:
+        if self._starter.draining:
             return
-        self._paused = True
+        self._starter.set_paused(True)
         if not accept:
             self.door.set_intake(Intake.PAUSED)
 
     def resume(self, now: float) -> None:
         """Take back a `pause`."""
-        self._paused = False
+        self._starter.set_paused(False)
         self.door.set_intake(Intake.OPEN)
         self.door.let_in(now)
 
     def drain(self) -> None:
         """Close, lift a pause, and make everything due as soon as it is pending."""
         self.door.set_intake(Intake.CLOSED)
-        self._paused = False
-        self._draining = True
+        self._starter.set_paused(False)
+        self._starter.draining = True
 
     def stop_draining(self, now: float) -> None:
         """Leave a drain that ran out of time: closed, paused, nothing in flight.
 
         What was in flight waits again, no attempt spent; late answers for it are ignored.
         """
-        self._draining = False
-        self._paused = True
-        for batch in list(self._running):
-            self.settle(batch, batch.no_verdicts(), now=now, draw=0.0)
+        self._starter.draining = False
+        self._starter.set_paused(True)
+        for batch in list(self._starter.running):
+            self.interrupt(batch, now)
+        while self.splitting.waiting:
+            whole = self.splitting.waiting.popleft()
+            self._put_back(self.splitting.give_up(whole), now)
+            self._starter.free(whole)
+
+    def interrupt(self, batch: Batch[T], now: float) -> None:
+        """End a call at `now` [s] without a verdict; late answers are ignored.
+
+        What was in flight waits again, no attempt spent.
+        """
+        left = self.splitting.give_up(batch)
+        self.settle(batch, batch.no_verdicts(), now=now, draw=0.0)
+        self._put_back(left, now)
 
     def flush(self) -> Flush:
         """Make what is pending due; see `Flush` for what its caller waits for."""
-        return self.waiting.flush(self._flying(), self.door.last_id)
+        flush: Flush = self.waiting.flush(self._starter.flying(), self.door.last_id)
+        return flush
 
     def end(self, error: QueueError) -> list[T]:
         """Settle what is left as CLOSED with `error`; return the items, by id."""
         self.door.set_intake(Intake.CLOSED)
-        flying = self._flying()
+        flying = self._starter.flying()
         left = sorted([*self.waiting, *flying], key=lambda entry: entry.id)
         items: list[T] = [entry.item for entry in left]
-        self._running.clear()
+        self._starter.running.clear()
         for entry in left:
             if entry.code == IN_FLIGHT:
                 self._settling.count(CLOSED)
                 entry.settle(CLOSED, Result.fail(error))
-                self.waiting.leave([entry])
+                self.waiting.flushes.leave([entry])
             else:
                 self.waiting.remove(entry, CLOSED, error)
         return items
 
+    def unsettled(self) -> list[Saved[T]]:
+        """Return what is to be saved of the entries that are not settled, by id."""
+        left = sorted([*self.waiting, *self._starter.flying()], key=lambda entry: entry.id)
+        return [saved(entry) for entry in left]
+
+    def restore(self, records: Sequence[Saved[T]], now: float) -> None:
+        """Let entries come back from a snapshot: same ids, past any limit.
+
+        Before anything else came in. What the user's functions raise is a complaint; the
+        entry is not lost for it.
+        """
+        if records:
+            self.enrich()
+            door: Any = self.door
+            self.complaints.extend(door.restore(records, now))
+
     @property
     def size(self) -> int:
         """What waits, pending and delayed [entries]."""
-        return self.waiting.size
+        return self.waiting.size  # type: ignore[no-any-return]  # of Waiting and RichWaiting
+
+    @property
+    def levels(self) -> int:
+        """How many levels of priority there are."""
+        return self._settings.order.priority_levels
+
+    @property
+    def learns(self) -> bool:
+        """Whether sizes are varied, to learn from calls."""
+        return self._starter.learning is not None
 
     @property
     def idle(self) -> bool:
         """Whether nothing waits and no call runs."""
-        return not self.waiting.size and not self._slots
+        return not self.waiting.size and not self._starter.slots
 
     def stats(self, now: float, *, recount: bool = False) -> QueueStats:
         """Tell the counts; with `recount`, count the entries that wait one by one."""
-        pending, delayed = self.waiting.pending, self._delays.count
+        waiting = self.waiting
+        pending, delayed, weight = waiting.pending, waiting.delays.count, waiting.weight
         if recount:
-            pending, delayed = sum(1 for _ in self._bucket), sum(1 for _ in self._delays)
+            delayed = sum(1 for _ in waiting.delays)
+            pending = sum(1 for _ in waiting) - delayed
+            weight = sum(1.0 if each.more is None else each.more.weight for each in waiting)
         return QueueStats(
-            enqueued=self.door.last_id,
+            enqueued=self.door.accepted,
+            restored=self.door.restored,
+            coalesced=self.door.coalesced,
             pending=pending,
             delayed=delayed,
-            in_flight=len(self._flying()),
+            in_flight=len(self._starter.flying()),
             **self._settling.counts(),
-            batches=self._batches,
-            running=self._slots,
-            oldest=self.waiting.oldest(now),
+            batches=self._starter.batches,
+            running=self._starter.slots,
+            oldest=waiting.oldest(now),
+            weight=weight,
+            batch_size=waiting.batch_size,
+            concurrency=self._starter.concurrency,
         )
 
-    def _trigger(self, now: float) -> Trigger | None:
-        """Say why a batch is ready at `now`; None when none is."""
-        bucket = self._bucket
-        pending = self.waiting.pending
-        if pending >= self._batch_size:
-            return Trigger.SIZE
-        if not pending:
-            return None
-        if self._draining:
-            return Trigger.DRAIN
-        # Half-full and without an interval, it would block its producers for ever.
-        if self.door.producers:
-            return Trigger.SIZE
-        # The sum, as in next_deadline: a difference can round to just below the interval.
-        if bucket.due() <= now:
-            return bucket.reason()
-        return None
+    def _outstanding(self) -> int:
+        return self.door.accepted + self.door.restored - self._settling.ended
 
-    def _flying(self) -> list[Entry[Any, Any]]:
-        entries = [entry for batch in self._running for entry in batch.entries]
-        return [entry for entry in entries if entry.code == IN_FLIGHT]
+    def _end_part(self, batch: Batch[T], *, comes_again: bool) -> None:
+        for entry in self.splitting.settled(batch, comes_again=comes_again):
+            self.waiting.put_back(entry)
 
-    def _settle_early(self, batch: Batch[Any], index: int, result: Result[Any]) -> None:
-        if batch in self._running and self._settling.early(batch, index, result):
-            self.waiting.leave([batch.entries[index]])
+    def _mark_suspects(self) -> None:
+        """Let what failed alone run alone from now on."""
+        suspects, self._settling.suspects = self._settling.suspects, []
+        self.enrich()
+        for entry in suspects:
+            entry.more.solo = True
+
+    def _put_back(self, entries: Sequence[Entry[Any, Any]], now: float) -> None:
+        """Let those of entries wait again that are still in flight, and wanted."""
+        for entry in self._settling.give_back(entries):
+            self.waiting.put_back(entry)
+        self.door.let_in(now)

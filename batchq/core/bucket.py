@@ -88,6 +88,12 @@ class Bucket:
         """Whether nothing here comes again."""
         return not self._again
 
+    def is_fresh(self, entry: Entry[Any, Any]) -> bool:
+        """Whether an entry that waits here makes its first attempt, and had no delay."""
+        returned = self.returned[entry.priority]
+        place = bisect.bisect_left(returned, entry.id, key=_by_id)
+        return not (place < len(returned) and returned[place] is entry)
+
     def reason(self) -> Trigger:
         """Say what has made the bucket due, for one that is."""
         for line in self.returned:
@@ -115,10 +121,9 @@ class Bucket:
 
     def forget(self, entry: Entry[Any, Any]) -> None:
         """Remove an entry that has just been settled."""
-        returned = self.returned[entry.priority]
-        place = bisect.bisect_left(returned, entry.id, key=_by_id)
-        if place < len(returned) and returned[place] is entry:
-            del returned[place]
+        if not self.is_fresh(entry):
+            returned = self.returned[entry.priority]
+            del returned[bisect.bisect_left(returned, entry.id, key=_by_id)]
             self._again -= 1
             return
         self._dead += 1

@@ -4,7 +4,7 @@
                  ▲   ▲                │
           delay  │   └─ no verdict ───┤        (Throttled, interrupted by a drain timeout)
            over  └──── DELAYED ◄──────┘        (retry, snooze; also enqueue with delay > 0)
-    PENDING, DELAYED, IN_FLIGHT ──► CANCELLED | CLOSED        PENDING, DELAYED ──► DROPPED
+    PENDING, DELAYED, IN_FLIGHT ──► EXPIRED | CANCELLED | CLOSED        PENDING, DELAYED ──► DROPPED
 
 Rule 1: an entry settles exactly once, and then lets go of its item.
 Rule 2: it is one slotted object; what a waiter needs is made when somebody waits.
@@ -14,7 +14,8 @@ error, whose traceback keeps frames, which keep the entry: that one it has to se
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Hashable
 from enum import Enum
 from types import TracebackType
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -28,6 +29,7 @@ __all__ = [
     "CLOSED",
     "DELAYED",
     "DROPPED",
+    "EXPIRED",
     "FAILED",
     "IN_FLIGHT",
     "PENDING",
@@ -35,6 +37,7 @@ __all__ = [
     "Canceller",
     "Entry",
     "EntryStatus",
+    "More",
     "Owner",
 ]
 
@@ -43,7 +46,7 @@ R = TypeVar("R")
 
 
 class EntryStatus(Enum):
-    """Where an entry is; the last five are final."""
+    """Where an entry is; the last six are final."""
 
     PENDING = "pending"
     DELAYED = "delayed"
@@ -53,6 +56,7 @@ class EntryStatus(Enum):
     DROPPED = "dropped"
     CANCELLED = "cancelled"
     CLOSED = "closed"
+    EXPIRED = "expired"
 
 
 # The numbers of the statuses, in the order of EntryStatus. Members of an Enum are slower to
@@ -65,6 +69,7 @@ FAILED: Final = 4
 DROPPED: Final = 5
 CANCELLED: Final = 6
 CLOSED: Final = 7
+EXPIRED: Final = 8
 _STATUSES: Final = tuple(EntryStatus)
 
 
@@ -91,6 +96,44 @@ class Owner(msgspec.Struct, eq=False, gc=False):
         """Ask the queue; False: it is gone, and so the entry was settled."""
         queue = self.find()
         return queue is not None and queue.cancel_entry(entry)
+
+
+class More(msgspec.Struct, eq=False):
+    """What a queue notes of an entry, where more is asked than first come, first served.
+
+    Attributes:
+        partition: its partition.
+        weight: what it weighs.
+        key: its coalesce key; None: it shares with nobody.
+        starts_by: when it expires if it has not started for the first time [s].
+        ends_by: when it expires if it has no verdict [s].
+        early: when it has to start to be in time, however fast calls are [s].
+        deadline: the one of the two that counts, as things are [s]; inf: none.
+        solo: whether it runs in batches of one, because it failed alone in a bisect.
+        callers: who share it and have not withdrawn.
+        seat: rises each time it takes its place, so that a cell of the last time is stale.
+        due: why it may not wait for company any longer; None: it may.
+        place: the bucket that it waits in.
+        named_partition: whether its caller named its partition.
+        named_key: whether its caller named its key.
+        error: what its last attempt failed with; None: none has.
+    """
+
+    partition: Hashable = None
+    weight: float = 1.0
+    key: Hashable = None
+    starts_by: float = math.inf
+    ends_by: float = math.inf
+    early: float = math.inf
+    deadline: float = math.inf
+    solo: bool = False
+    callers: int = 1
+    seat: int = 0
+    due: Any = None
+    place: Any = None
+    named_partition: bool = False
+    named_key: bool = False
+    error: object = None
 
 
 # A msgspec.Struct although it never leaves the process: one is made for every item, and
@@ -120,6 +163,7 @@ class Entry(msgspec.Struct, Generic[T, R], eq=False):
     due: float = 0.0
     wake: Callable[[], object] | None = None
     abandoned: bool = False
+    more: Any = None  # a More, in queues that note more
     trace: TracebackType | None = None
 
     def __repr__(self) -> str:

@@ -1,19 +1,22 @@
-"""What waits for a time of its own: the delayed entries, in one heap."""
+"""What waits for a time of its own: delays, due times, deadlines; one heap each."""
 
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import attrs
 
-from batchq.core.entry import DELAYED, Entry
+from batchq.core.batch import Trigger
+from batchq.core.entry import DELAYED, PENDING, Entry
 
-__all__ = ["Delays"]
+__all__ = ["Agenda", "Deadlines", "Delays", "Slack"]
 
 _MANY: Final = 64  # dead heap entries that are not worth a rebuild
+_WEIGHT_OF_NEWEST: Final = 0.2  # of the newest call in the running mean of durations
 
 
 @attrs.define(eq=False)
@@ -63,3 +66,142 @@ class Delays:
         while self._heap and self._heap[0][2].code != DELAYED:
             heapq.heappop(self._heap)
         self.next_end = self._heap[0][0] if self._heap else math.inf
+
+
+@attrs.define(eq=False)
+class Agenda:
+    """Entries by an instant of each, earliest first; one that is out of date is skipped.
+
+    Attributes:
+        alive: whether a cell is up to date: (entry, instant, seat).
+    """
+
+    alive: Callable[[Entry[Any, Any], float, int], bool]
+    _heap: list[tuple[float, int, int, int, Entry[Any, Any]]] = attrs.field(factory=list)
+    _serial: Iterator[int] = attrs.field(factory=itertools.count)  # entries are not compared
+
+    def add(self, at: float, entry: Entry[Any, Any]) -> None:
+        """Note an entry for `at` [s]."""
+        cell = (at, entry.id, next(self._serial), entry.more.seat, entry)
+        heapq.heappush(self._heap, cell)
+
+    def next(self) -> float:
+        """Return the earliest instant [s]; inf: there is none."""
+        heap = self._heap
+        while heap:
+            at, _, _, seat, entry = heap[0]
+            if self.alive(entry, at, seat):
+                return at
+            heapq.heappop(heap)
+        return math.inf
+
+    def pop(self) -> Entry[Any, Any]:
+        """Give out the entry of `next()`, which is not inf."""
+        return heapq.heappop(self._heap)[4]
+
+    def tidy(self, left: int) -> None:
+        """Let go of what is out of date, where no more than `left` entries may be noted."""
+        if not left:
+            self._heap.clear()
+        elif len(self._heap) > 2 * left + _MANY:
+            self._heap = [cell for cell in self._heap if self.alive(cell[4], cell[0], cell[3])]
+            heapq.heapify(self._heap)
+
+
+@attrs.define(eq=False)
+class Slack:
+    """How long calls take, so that what has a deadline starts early enough.
+
+    Attributes:
+        value: the running mean of recent calls [s].
+    """
+
+    value: float = 0.0
+
+    def took(self, duration: float) -> None:
+        """Note how long a call took [s]."""
+        share = _WEIGHT_OF_NEWEST if self.value else 1.0
+        self.value += share * (duration - self.value)
+
+
+def _in_its_seat(entry: Entry[Any, Any], at: float, seat: int) -> bool:
+    """Tell whether an entry still waits where it did when its cell was made."""
+    del at
+    return entry.code == PENDING and entry.more.seat == seat and entry.more.due is None
+
+
+def _before_its_deadline(entry: Entry[Any, Any], at: float, seat: int) -> bool:
+    """Tell whether a cell still names the deadline of an entry that is not settled."""
+    del seat
+    return not entry.settled and entry.more.deadline == at
+
+
+@attrs.define(eq=False)
+class Deadlines:
+    """When entries become due, and when they expire.
+
+    Attributes:
+        interval: longest wait of a fresh entry [s].
+        slack: how long calls take.
+    """
+
+    interval: float
+    slack: Slack
+    _dues: Agenda = attrs.field(factory=lambda: Agenda(_in_its_seat))
+    _urgent: Agenda = attrs.field(factory=lambda: Agenda(_in_its_seat))
+    _ends: Agenda = attrs.field(factory=lambda: Agenda(_before_its_deadline))
+
+    def run(self, entry: Entry[Any, Any]) -> None:
+        """Let the deadline that an entry has by now run."""
+        more = entry.more
+        more.deadline = min(more.starts_by, more.ends_by)
+        if more.deadline < math.inf:
+            self._ends.add(more.deadline, entry)
+
+    def started(self, entry: Entry[Any, Any]) -> None:
+        """Note a start: the deadline of the first one has been met."""
+        if entry.more.starts_by < math.inf:
+            entry.more.starts_by = math.inf
+            self.run(entry)
+
+    def watch(self, entry: Entry[Any, Any], now: float) -> Trigger | None:
+        """Note when an entry that is PENDING becomes due; say why, if it is now."""
+        at = min(entry.enqueued_at + self.interval, entry.more.early)
+        if at <= now:
+            return self._why(entry, now)
+        if at < math.inf:
+            self._dues.add(at, entry)
+        if entry.more.deadline < math.inf:
+            self._urgent.add(entry.more.deadline, entry)
+        return None
+
+    def next_due(self) -> float:
+        """Return when the next entry becomes due [s]; inf: none will."""
+        return min(self._dues.next(), self._urgent.next() - self.slack.value)
+
+    def pop_due(self, now: float) -> tuple[Entry[Any, Any], Trigger] | None:
+        """Give out an entry that has become due at `now` [s], and why; None: none has."""
+        if self._dues.next() <= now:
+            entry = self._dues.pop()
+            return entry, self._why(entry, now)
+        if self._urgent.next() - self.slack.value <= now:
+            return self._urgent.pop(), Trigger.DEADLINE
+        return None
+
+    def next_end(self) -> float:
+        """Return when the next entry expires [s]; inf: none will."""
+        return self._ends.next()
+
+    def pop_end(self, now: float, *, late: bool) -> Entry[Any, Any] | None:
+        """Give out an entry whose deadline is at `now` [s] or before; `late`: before."""
+        at = self._ends.next()
+        return self._ends.pop() if at < now or (at == now and not late) else None
+
+    def tidy(self, pending: int) -> None:
+        """Let go of what is out of date, where so many entries are PENDING."""
+        self._dues.tidy(pending)
+        self._urgent.tidy(pending)
+
+    def _why(self, entry: Entry[Any, Any], now: float) -> Trigger:
+        by_age = entry.enqueued_at + self.interval <= now
+        return Trigger.INTERVAL if by_age else Trigger.DEADLINE

@@ -1,22 +1,36 @@
-"""The settings of a `BatchedQueue`: small frozen classes, checked once, at construction.
+"""The settings of a `BatchedQueue`: taken flat, grouped and checked once, at construction.
 
 Rule 1: nothing downstream checks again.
-Rule 2: a new option is one field here, one key of `Options` and one room that decides.
+Rule 2: a new option is one field of a group, one key of `Options` and one room that decides.
+Rule 3: settings that can't work together are refused here, with the reason.
 """
 
 from __future__ import annotations
 
 import difflib
-import math
 import random
-from collections.abc import Callable, Mapping
-from enum import Enum
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypedDict
 
 import attrs
 
-from batchq.core.numbers import is_number
+from batchq.core.adaptive import AdaptiveBatchSize, AdaptiveConcurrency
+from batchq.core.bisect import BisectMode
+from batchq.core.checks import inf_for_none
+from batchq.core.limits import RateLimit
+from batchq.core.option_groups import (
+    BatchOptions,
+    CoalescePolicy,
+    DropPolicy,
+    FailureOptions,
+    OrderOptions,
+    Oversize,
+    PaceOptions,
+    RoomOptions,
+    TimeOptions,
+)
 from batchq.core.retry import RetryPolicy
+from batchq.core.snapshot import Snapshots
 from batchq.errors import OptionError
 
 __all__ = [
@@ -26,186 +40,14 @@ __all__ = [
     "Options",
     "OrderOptions",
     "PaceOptions",
+    "PerCall",
     "RoomOptions",
     "Settings",
+    "Special",
     "TimeOptions",
+    "gather",
     "read_settings",
 ]
-
-Validator = Callable[[object, "attrs.Attribute[Any]", object], None]
-
-
-def _whole(minimum: int, *, or_none: bool = False) -> Validator:
-    """Make an attrs validator for whole numbers from `minimum`."""
-
-    def check(_: object, field: attrs.Attribute[Any], value: object) -> None:
-        if value is None and or_none:
-            return
-        # bool is an int to Python; batch_size=True is a mistake to everyone else.
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            end = ", or None" if or_none else ""
-            raise OptionError(
-                f"{field.name} must be a whole number from {minimum}{end}, got {value!r}"
-            )
-
-    return check
-
-
-def _seconds(*, above: bool = False, or_none: bool = False) -> Validator:
-    """Make an attrs validator for seconds from 0, or above 0."""
-
-    def check(_: object, field: attrs.Attribute[Any], value: object) -> None:
-        if value is None and or_none:
-            return
-        # Not "below": so NaN, which compares false with everything, is refused too.
-        if not is_number(value) or not (value > 0 if above else value >= 0):
-            least = "above 0" if above else "from 0"
-            wish = f"a number of seconds {least}{', or None' if or_none else ''}"
-            raise OptionError(f"{field.name} must be {wish}, got {value!r}")
-
-    return check
-
-
-def _inf_for_none(value: float | None) -> float:
-    return math.inf if value is None else value
-
-
-class DropPolicy(Enum):
-    """What a full queue does with one item too many."""
-
-    BLOCK = "block"
-    REJECT_NEW = "reject-new"
-    DROP_OLDEST = "drop-oldest"
-    DROP_NEWEST = "drop-newest"
-    DROP_LOWEST_PRIORITY = "drop-lowest-priority"
-
-    @property
-    def drops(self) -> bool:
-        """Whether it may give an item up."""
-        return self not in {DropPolicy.BLOCK, DropPolicy.REJECT_NEW}
-
-
-def _drop_policy(value: object) -> DropPolicy:
-    if isinstance(value, DropPolicy):
-        return value
-    for policy in DropPolicy:
-        if isinstance(value, str) and value.replace("_", "-") == policy.value:
-            return policy
-    allowed = ", ".join(policy.value for policy in DropPolicy)
-    raise OptionError(f"drop_policy must be one of {allowed}, got {value!r}")
-
-
-@attrs.frozen(kw_only=True)
-class BatchOptions:
-    """When a batch starts.
-
-    A batch starts as soon as `batch_size` items wait, or the oldest of them has waited
-    `flush_interval`, whichever comes first, and there is capacity.
-
-    Attributes:
-        batch_size: most items in one batch [items, from 1].
-        flush_interval: longest wait of the oldest waiting item [s]; 0 never waits for
-            company, inf or None waits for a full batch.
-    """
-
-    batch_size: int = attrs.field(default=100, validator=_whole(1))
-    flush_interval: float = attrs.field(default=1.0, converter=_inf_for_none, validator=_seconds())
-
-
-@attrs.frozen(kw_only=True)
-class OrderOptions:
-    """Which items go first.
-
-    Attributes:
-        priority_levels: how many levels there are; level 0 goes first [levels, from 1].
-        default_priority: the level of an item enqueued without one; None is the middle,
-            `priority_levels // 2`.
-    """
-
-    priority_levels: int = attrs.field(default=1, validator=_whole(1))
-    default_priority: int | None = attrs.field(default=None, validator=_whole(0, or_none=True))
-
-    def __attrs_post_init__(self) -> None:
-        if self.default_priority is not None and self.default_priority >= self.priority_levels:
-            raise OptionError(
-                f"default_priority ({self.default_priority}) must be below"
-                f" priority_levels ({self.priority_levels})"
-            )
-
-    @property
-    def level(self) -> int:
-        """The level of an item enqueued without one."""
-        if self.default_priority is None:
-            return self.priority_levels // 2
-        return self.default_priority
-
-
-@attrs.frozen(kw_only=True)
-class PaceOptions:
-    """How much runs at once, and how fast.
-
-    Attributes:
-        concurrency: most batches in flight [batches, from 1].
-        throttle: least time from one call's start to the next, over the whole queue [s].
-    """
-
-    concurrency: int = attrs.field(default=1, validator=_whole(1))
-    throttle: float = attrs.field(default=0.0, validator=_seconds())
-
-
-@attrs.frozen(kw_only=True)
-class RoomOptions:
-    """How much may wait, and what happens to one item too many.
-
-    Attributes:
-        max_queue_size: most items waiting, in flight not counted [items]; None is no
-            limit.
-        drop_policy: block, reject-new, drop-oldest, drop-newest or
-            drop-lowest-priority.
-    """
-
-    max_queue_size: int | None = attrs.field(default=10_000, validator=_whole(1, or_none=True))
-    drop_policy: DropPolicy = attrs.field(default=DropPolicy.BLOCK, converter=_drop_policy)
-
-
-@attrs.frozen(kw_only=True)
-class FailureOptions:
-    """What happens to items that failed.
-
-    Attributes:
-        retry: when a failed item comes again; None: every failure is final.
-    """
-
-    retry: RetryPolicy | None = attrs.field(default=None)
-
-    @retry.validator
-    def _check(self, _: object, value: object) -> None:
-        if value is not None and not isinstance(value, RetryPolicy):
-            raise OptionError(f"retry must be a RetryPolicy or None, got {value!r}")
-
-
-@attrs.frozen(kw_only=True)
-class TimeOptions:
-    """How long things may take.
-
-    Attributes:
-        processor_timeout: a call that takes longer is cancelled and fails with
-            `BatchTimeout` [s, above 0]; None is no limit.
-        cancel_abandoned: whether to cancel a call that nobody wants any more.
-        shutdown_timeout: how long leaving the queue's block may take [s]; None is no
-            limit.
-    """
-
-    processor_timeout: float | None = attrs.field(
-        default=None, validator=_seconds(above=True, or_none=True)
-    )
-    cancel_abandoned: bool = attrs.field(default=False)
-    shutdown_timeout: float | None = attrs.field(default=30.0, validator=_seconds(or_none=True))
-
-    @cancel_abandoned.validator
-    def _check(self, _: object, value: object) -> None:
-        if not isinstance(value, bool):
-            raise OptionError(f"cancel_abandoned must be True or False, got {value!r}")
 
 
 @attrs.frozen(kw_only=True)
@@ -228,32 +70,92 @@ class Settings:
         name: Any = self.name  # users without a type checker pass anything
         if not isinstance(name, str) or not name:
             raise OptionError(f"name must be a text that is not empty, got {name!r}")
-        limit = self.room.max_queue_size
-        if limit is not None and limit < self.batch.batch_size:
-            raise OptionError(
-                f"max_queue_size ({limit}) must hold one full batch"
-                f" (batch_size={self.batch.batch_size})"
-            )
+        for option in ("max_queue_size", "max_outstanding"):
+            limit = getattr(self.room, option)
+            if limit is not None and limit < self.batch.largest:
+                raise OptionError(
+                    f"{option} ({limit}) must hold one full batch (batch_size={self.batch.largest})"
+                )
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing more is asked than first come, first served, by level."""
+        batch, order, room, time = self.batch, self.order, self.room, self.time
+        asked = (
+            batch.weigh, batch.max_batch_weight, order.priority_by, order.partition_by,
+            order.partition_concurrency, order.batching_strategy, room.max_outstanding,
+            room.max_queue_weight, room.coalesce_by, time.queue_timeout, time.delivery_timeout,
+        )  # fmt: skip
+        mixed = order.mix_priorities and order.priority_aging == inf_for_none(None)
+        return mixed and not order.ordered and all(each is None for each in asked)
 
 
 class Options(TypedDict, total=False):
     """What the constructor of a `BatchedQueue` takes, flat; see the classes above."""
 
     name: str
-    batch_size: int
+    batch_size: int | AdaptiveBatchSize
     flush_interval: float | None
+    weigh: Callable[[Any], float] | None
+    max_batch_weight: float | None
+    oversize: Oversize | str
     priority_levels: int
     default_priority: int | None
-    concurrency: int
+    priority_by: Callable[[Any], int] | None
+    priority_aging: float | None
+    mix_priorities: bool
+    partition_by: Callable[[Any], Hashable] | None
+    partition_concurrency: int | None
+    ordered: bool
+    batching_strategy: Callable[[list[Any]], Iterable[Iterable[Any]]] | None
+    concurrency: int | AdaptiveConcurrency
     throttle: float
+    rate_limit: RateLimit | Sequence[RateLimit] | None
     max_queue_size: int | None
+    max_outstanding: int | None
+    max_queue_weight: float | None
     drop_policy: DropPolicy | str
+    coalesce_by: Callable[[Any], Hashable] | None
+    coalesce_policy: CoalescePolicy | Callable[[Any, Any], Any] | str
     retry: RetryPolicy | None
+    bisect: BisectMode | str | None
     processor_timeout: float | None
     cancel_abandoned: bool
     shutdown_timeout: float | None
+    save_timeout: float
+    queue_timeout: float | None
+    delivery_timeout: float | None
+    persistence: Snapshots | None
     hooks: Any  # Hooks or a list of Hooks: of the floor above, which checks them
     rng: random.Random | None
+
+
+class PerCall(TypedDict, total=False):
+    """What one `enqueue` may say of its item, in place of the queue's options.
+
+    Attributes:
+        weight: what it weighs [finite, from 0].
+        partition: its partition.
+        key: its coalesce key.
+        queue_timeout: see there [s, above 0].
+        delivery_timeout: see there [s, above 0].
+    """
+
+    weight: float | None
+    partition: Hashable
+    key: Hashable
+    queue_timeout: float | None
+    delivery_timeout: float | None
+
+
+class Special(PerCall, total=False):
+    """The same, and what only the durable tier says.
+
+    Attributes:
+        solo: whether it runs in batches of one.
+    """
+
+    solo: bool
 
 
 _GROUPS: Final[Mapping[str, type]] = {
@@ -264,6 +166,16 @@ _GROUPS: Final[Mapping[str, type]] = {
     "failure": FailureOptions,
     "time": TimeOptions,
 }
+
+
+def gather(queue: object, options: Options) -> dict[str, Any]:
+    """Return `options`, and where they say nothing the attributes that a subclass gave.
+
+    They are the queue's own, so that its methods are bound.
+    """
+    kind = type(queue)
+    found = {key: getattr(queue, key) for key in Options.__annotations__ if hasattr(kind, key)}
+    return found | {**options}
 
 
 def read_settings(options: Mapping[str, object]) -> Settings:
@@ -296,8 +208,15 @@ def read_settings(options: Mapping[str, object]) -> Settings:
         )
         for group, kind in _GROUPS.items()
     }
+    _check_persistence(options.get("persistence"))
     rng = options.get("rng")
     if rng is not None and not isinstance(rng, random.Random):
         raise OptionError(f"rng must be a random.Random or None, got {rng!r}")
     label: Any = options.get("name", "default")
     return Settings(name=label, **groups)
+
+
+def _check_persistence(value: object) -> None:
+    parts = ("save_interval", "item_type", "load", "save", "set_aside", "release")
+    if value is not None and not all(hasattr(value, part) for part in parts):
+        raise OptionError(f"persistence must be a Persistence or None, got {value!r}")

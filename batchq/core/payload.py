@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 import traceback
 from collections.abc import (
     Awaitable,
@@ -31,6 +30,7 @@ from typing import Any, Final, TypeVar, Union, cast, get_args, get_origin, get_t
 import attrs
 import msgspec
 
+from batchq.core.finite import not_finite
 from batchq.core.job import Job
 from batchq.core.result import Result
 from batchq.errors import PayloadError
@@ -44,7 +44,6 @@ MAX_PAYLOAD: Final = 1_048_576  # 1 MiB [bytes]
 
 _LISTS: Final = frozenset({list, Sequence, Collection, Iterable})
 _WAITED_FOR: Final = frozenset({Awaitable, Coroutine})
-_SUSPECT: Final = frozenset({dict, list, tuple, float})  # may be, or hold, a NaN
 _STARS: Final = frozenset({inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD})
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -189,7 +188,7 @@ class Signature:
                 f" at most {MAX_PAYLOAD} are stored"
             )
         # msgspec writes NaN and inf as null, which may well be legal in their place.
-        if b"null" in content and (path := _not_finite(value)) is not None:
+        if b"null" in content and (path := not_finite(value)) is not None:
             raise PayloadError(
                 f"{self.handler} {what}: JSON has no NaN and no infinity - at `{path}`"
             )
@@ -356,17 +355,3 @@ def _answer(returned: object) -> object:
 
 def _is_error(type_: object) -> bool:
     return isinstance(type_, type) and issubclass(type_, BaseException)
-
-
-def _not_finite(value: object) -> str | None:
-    """Return the path of a NaN or infinity in what was encoded; None: all is finite."""
-    waiting: list[tuple[str, Any]] = [("$", msgspec.to_builtins(value, enc_hook=str))]
-    while waiting:
-        path, found = waiting.pop()
-        if type(found) is dict:
-            waiting += [(f"{path}.{k}", v) for k, v in found.items() if type(v) in _SUSPECT]
-        elif type(found) in (list, tuple):
-            waiting += [(f"{path}[{i}]", v) for i, v in enumerate(found) if type(v) in _SUSPECT]
-        elif type(found) is float and not math.isfinite(found):
-            return path
-    return None

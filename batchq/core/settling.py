@@ -6,7 +6,7 @@ Rule 2: a failure comes again while its policy allows; one that nobody wants doe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import attrs
@@ -16,18 +16,23 @@ from batchq.core.entry import (
     CANCELLED,
     CLOSED,
     DROPPED,
+    EXPIRED,
     FAILED,
     IN_FLIGHT,
     SUCCEEDED,
     Entry,
     EntryStatus,
 )
+from batchq.core.news import News
 from batchq.core.numbers import is_wait
 from batchq.core.result import Result, read_answer
-from batchq.core.retry import RetryPolicy, error_of
-from batchq.errors import ContractError, EntryCancelled
+from batchq.core.retry import RetryPolicy, error_of, said
+from batchq.errors import ContractError, EntryCancelled, Expired
 
-__all__ = ["Settling"]
+__all__ = ["GOES_ON", "Settling"]
+
+# Says of an entry that a bisect goes on with it: it stays in flight.
+GOES_ON: Final[Result[Any]] = Result(success=None)
 
 # What an answer may be, beside a Result, that is more than the value of a success.
 _SAYS_MORE: Final = (Exception, dict)
@@ -41,14 +46,23 @@ class Settling:
 
     Attributes:
         retry: when a failed entry comes again; None: never.
+        news: what the shell tells of.
+        may_retry: takes the place of `retry` where it is asked whether an error may be
+            retried and attempts are left; None: nothing does.
         leave: True: what would come again settles instead.
         complaints: what the user's `retryable` check raised.
+        suspects: entries that failed alone in a bisect since the batcher last looked.
         unwanted: items that were cancelled for want of a verdict, and of anybody waiting.
     """
 
     retry: RetryPolicy | None
+    news: News
     leave: bool = attrs.field(kw_only=True)
+    may_retry: Callable[[Entry[Any, Any], Exception], bool] | None = attrs.field(
+        default=None, kw_only=True
+    )
     complaints: list[Exception] = attrs.field(factory=list)
+    suspects: list[Entry[Any, Any]] = attrs.field(factory=list)
     unwanted: list[Any] = attrs.field(factory=list)
     _succeeded: int = 0
     _retries: int = 0
@@ -66,8 +80,14 @@ class Settling:
             "dropped": self._ended[DROPPED],
             "cancelled": self._ended[CANCELLED],
             "closed": self._ended[CLOSED],
+            "expired": self._ended[EXPIRED],
             "retries": self._retries,
         }
+
+    @property
+    def ended(self) -> int:
+        """How many entries have a final status [entries]."""
+        return self._succeeded + sum(self._ended)
 
     def end(
         self, batch: Batch[Any], answers: Sequence[object] | None, *, now: float, draw: float
@@ -114,11 +134,17 @@ class Settling:
         batch.early[index] = result
         if result.success is None:
             return False
-        if not result.success and not self.leave and self._comes_again(entry, result):
+        if not result.success and not self.leave and self.comes_again(entry, result):
             return False
         entry.attempts += 1
         self._finish(entry, result)
         return True
+
+    def give_back(self, entries: Sequence[Entry[Any, Any]]) -> list[Entry[Any, Any]]:
+        """Return those of the entries in flight that wait again; others are cancelled."""
+        nothing: Result[Any] = Result(success=None)
+        flying = [entry for entry in entries if entry.code == IN_FLIGHT]
+        return [entry for entry in flying if self._no_verdict(entry, nothing, 0.0) is None]
 
     def _succeed(self, entries: Sequence[Entry[Any, Any]]) -> None:
         done = 0
@@ -139,17 +165,41 @@ class Settling:
         self, entry: Entry[Any, Any], result: Result[Any], *, now: float, draw: float
     ) -> float | None:
         """Settle one entry, or return from when it comes again."""
+        if result is GOES_ON:
+            return _NEVER
         if result.retry_after is not None and not is_wait(result.retry_after):
             result = Result.discard(ContractError(_BAD_WAIT.format(result.retry_after)))
         if result.success is None:
             return self._no_verdict(entry, result, now)
-        again = result.success is False and self._comes_again(entry, result)
+        again = result.success is False and not self.leave and self.comes_again(entry, result)
         entry.attempts += 1
-        if again and self.retry is not None and not self.leave:
-            self._retries += 1
-            return now + self.retry.delay(result, attempts=entry.attempts, draw=draw)
+        if again and self.retry is not None:
+            if entry.more is not None:
+                entry.more.error = result.error
+            due = now + self.retry.delay(result, attempts=entry.attempts, draw=draw)
+            if entry.more is None or due <= entry.more.ends_by:
+                self._retries += 1
+                return due
+            self._expire(entry, result)
+            return _NEVER
         self._finish(entry, result)
         return _NEVER
+
+    def _expire(self, entry: Entry[Any, Any], result: Result[Any]) -> None:
+        """Settle an entry whose retry would come too late."""
+        item = entry.item
+        cause = error_of(result, None, entry.attempts)  # it lets go of its item
+        error = Expired(
+            f"entry {entry.id} failed {entry.attempts} times, and could not be retried before"
+            f" its deadline: {said(cause)}",
+            attempt=entry.attempts,
+            cause=result.error,
+        )
+        error.__cause__ = cause
+        self.count(EXPIRED)
+        entry.settle(EXPIRED, Result.fail(error))
+        self.news.add("on_drop", item, "expired")
+        self.news.add("on_dead_letter", item, error)
 
     def _no_verdict(self, entry: Entry[Any, Any], result: Result[Any], now: float) -> float | None:
         if self.leave and result.retry_after is not None:
@@ -172,15 +222,25 @@ class Settling:
             self.count(FAILED)
             entry.settle(FAILED, result)
 
-    def _comes_again(self, entry: Entry[Any, Any], result: Result[Any]) -> bool:
-        """Ask the policy, as for the attempt that has just failed."""
-        if self.retry is None or entry.abandoned:
+    def comes_again(self, entry: Entry[Any, Any], result: Result[Any]) -> bool:
+        """Ask whether a failed entry may be tried again, as after the attempt just made."""
+        if entry.abandoned or (self.retry is None and self.may_retry is None):
             return False
         attempts = entry.attempts + 1
         try:
             error = error_of(result, entry.item, attempts)
-            return self.retry.allows(result, error, attempts=attempts)
+            if self.may_retry is not None:
+                return self.may_retry(entry, error)
+            return self.retry is not None and self.retry.allows(result, error, attempts=attempts)
         except Exception as raised:  # the check is the user's code, and the error's __str__
+            self.complaints.append(raised)
+            return False
+
+    def permits(self, error: Exception) -> bool:
+        """Ask the same of an error alone, however many attempts were made."""
+        try:
+            return self.retry is not None and self.retry.permits(Result.fail(error), error)
+        except Exception as raised:  # as above
             self.complaints.append(raised)
             return False
 

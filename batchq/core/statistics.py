@@ -9,7 +9,7 @@ __all__ = ["DrainReport", "QueueStats"]
 
 @attrs.frozen(kw_only=True)
 class QueueStats:
-    """A `BatchedQueue` at one instant; the counts add up to `enqueued`.
+    """A `BatchedQueue` at one instant; the counts add up to `enqueued` and `restored`.
 
     Attributes:
         enqueued: items accepted so far, incoming ones dropped by policy included [items].
@@ -21,11 +21,17 @@ class QueueStats:
         dropped: given up by the drop policy [entries].
         cancelled: taken back by their callers [entries].
         closed: left without a verdict when the queue ended [entries].
+        expired: not settled by their deadline [entries].
         retries: failed attempts that were given another [count].
         batches: calls started [batches].
         running: calls in flight [batches].
         hook_errors: hooks that raised [count].
         oldest: how long the oldest entry that waits has been in the queue [s]; 0 if none.
+        weight: what the entries that wait weigh; 1 each without `weigh`.
+        restored: entries that came in from a snapshot [entries].
+        coalesced: items that came to share an entry that waited [items].
+        batch_size: entries that make a full batch now [items].
+        concurrency: most batches in flight now [batches].
     """
 
     enqueued: int
@@ -34,6 +40,7 @@ class QueueStats:
     in_flight: int
     succeeded: int
     failed: int
+    expired: int
     dropped: int
     cancelled: int
     closed: int
@@ -42,6 +49,11 @@ class QueueStats:
     running: int
     hook_errors: int = 0
     oldest: float = 0.0
+    weight: float = 0.0
+    restored: int = 0
+    coalesced: int = 0
+    batch_size: int = 0
+    concurrency: int = 0
 
     @property
     def size(self) -> int:
@@ -65,5 +77,6 @@ class DrainReport:
 
     succeeded: int
     failed: int
+    expired: int
     dropped: int
     cancelled: int

@@ -5,42 +5,38 @@ Rule 1: `size` counts each waiting entry once, at every step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import attrs
 
+from batchq.core.batch import Batch, Trigger
 from batchq.core.bucket import Bucket
 from batchq.core.entry import DELAYED, IN_FLIGHT, Entry
 from batchq.core.expiry import Delays
+from batchq.core.flushes import Flush, Flushes
 from batchq.core.result import Result
 from batchq.core.settling import Settling
 
-__all__ = ["Flush", "Waiting"]
+__all__ = ["Choice", "Waiting"]
 
 
-@attrs.define(eq=False)
-class Flush:
-    """A call of `flush()`.
+@attrs.define
+class Choice:
+    """A batch that may start; nothing was taken out for it yet.
 
     Attributes:
-        left: entries that were pending or in flight at the call, and have neither been
-            settled nor delayed since.
-        wake: called once, when none is left.
+        count: how many entries it has; fewer may go.
+        trigger: why it is ready.
+        entries: which they are; None: the first ones.
+        place: where they wait; None: there is one place only.
     """
 
-    left: set[Entry[Any, Any]]
-    wake: Callable[[], object] | None = None
-
-    def leave(self, entries: Iterable[Entry[Any, Any]]) -> bool:
-        """Note that `entries` were settled or delayed; tell whether none is left."""
-        self.left.difference_update(entries)
-        if self.left:
-            return False
-        if self.wake is not None:
-            self.wake()
-            self.wake = None
-        return True
+    count: int
+    trigger: Trigger
+    entries: Sequence[Entry[Any, Any]] | None = None
+    place: Any = None
 
 
 @attrs.define(eq=False)
@@ -51,15 +47,17 @@ class Waiting:
         bucket: those that may start.
         delays: those whose time has not come.
         settling: counts how entries end.
+        batch_size: entries that make a full batch, as things are.
         size: pending and delayed [entries].
         flushes: those that somebody waits for.
     """
 
     bucket: Bucket
     settling: Settling
+    batch_size: int
     delays: Delays = attrs.field(factory=Delays)
     size: int = 0
-    flushes: list[Flush] = attrs.field(factory=list)
+    flushes: Flushes = attrs.field(factory=Flushes)
 
     def __iter__(self) -> Iterator[Entry[Any, Any]]:
         """Walk the entries, in no order."""
@@ -67,22 +65,78 @@ class Waiting:
         yield from self.delays
 
     @property
+    def all_fresh(self) -> bool:
+        """Whether nothing here comes again."""
+        return self.bucket.all_fresh
+
+    @property
     def pending(self) -> int:
         """What may start [entries]."""
         return self.size - self.delays.count
+
+    @property
+    def weight(self) -> float:
+        """What waits weighs: 1 each."""
+        return float(self.size)
 
     def advance(self, now: float) -> None:
         """Let those whose delay is over at `now` [s] start."""
         while (over := self.delays.pop(now)) is not None:
             self.bucket.put_back(over)
 
-    def take(self, limit: int) -> list[Entry[Any, Any]]:
-        """Take the first entries out, at most `limit`; they are IN_FLIGHT."""
-        entries = self.bucket.take(limit)
+    def choose(self, now: float, *, why: Trigger | None) -> Choice | None:
+        """Choose the next batch that is ready at `now` [s]; nothing is taken out.
+
+        Args:
+            now: [s]; -inf: what is ready whatever the time.
+            why: why whatever waits is ready; None: it is not.
+        """
+        pending = self.size - self.delays.count
+        if pending >= self.batch_size:
+            return Choice(self.batch_size, Trigger.SIZE)
+        if not pending:
+            return None
+        if why is not None:
+            return Choice(pending, why)
+        # The sum, as in next_ready: a difference can round to just below the interval.
+        if self.bucket.due() <= now:
+            return Choice(pending, self.bucket.reason())
+        return None
+
+    def end_step(self) -> None:
+        """Note that nothing more starts in this step: that is nothing to remember here."""
+
+    def take(self, choice: Choice) -> list[Entry[Any, Any]]:
+        """Take the entries of a choice out; they are IN_FLIGHT."""
+        entries = self.bucket.take(choice.count)
         self.size -= len(entries)
         for entry in entries:
             entry.code = IN_FLIGHT
         return entries
+
+    def next_ready(self, *, later: bool = False) -> float:
+        """Return from when on a batch is ready without a further event [s]; -inf: now.
+
+        Args:
+            later: when one becomes ready that is not, and may go first: never here.
+        """
+        if later:
+            return math.inf
+        if self.size - self.delays.count >= self.batch_size:
+            return -math.inf
+        return min(self.bucket.due(), self.delays.next_end)
+
+    def next_event(self) -> float:
+        """Return when something happens here whether or not a batch may start [s]: never."""
+        return math.inf
+
+    def expire(self, now: float, *, late: bool = False) -> bool:
+        """Settle what is past its deadline: nothing has one here."""
+        del now, late
+        return False
+
+    def ended(self, batch: Batch[Any]) -> None:
+        """Note that a batch has left its slot."""
 
     def delay(self, entry: Entry[Any, Any], due: float) -> None:
         """Take in an entry that may not start before `due` [s]."""
@@ -101,25 +155,12 @@ class Waiting:
         entry.settle(code, Result.fail(error))
         room.forget(entry)
         self.size -= 1
-        self.leave([entry])
+        self.flushes.leave([entry])
 
     def flush(self, flying: Iterable[Entry[Any, Any]], last_id: int) -> Flush:
         """Make what is pending due, up to `last_id`; `flying` is in flight."""
         self.bucket.flushed = last_id
-        flush = Flush({*self.bucket, *flying})
-        if flush.left:
-            self.flushes.append(flush)
-        return flush
-
-    def forget_flush(self, flush: Flush) -> None:
-        """Let go of a flush that nobody waits for any more."""
-        if flush in self.flushes:
-            self.flushes.remove(flush)
-
-    def leave(self, entries: Sequence[Entry[Any, Any]]) -> None:
-        """Tell the flushes that `entries` were settled or delayed."""
-        if self.flushes:
-            self.flushes = [flush for flush in self.flushes if not flush.leave(entries)]
+        return self.flushes.begin((*self.bucket, *flying))
 
     def oldest(self, now: float) -> float:
         """Return how long the oldest entry that waits has been here [s]; 0: none waits."""

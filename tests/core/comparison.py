@@ -10,14 +10,14 @@ from typing import Any, Final
 import attrs
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
-from batchq.core.admission import Producer as RealProducer
 from batchq.core.backoff import Backoff, Jitter
 from batchq.core.batch import Batch
 from batchq.core.batcher import Batcher
 from batchq.core.entry import Entry
+from batchq.core.flushes import Flush
 from batchq.core.options import Settings, read_settings
+from batchq.core.producer import Producer as RealProducer
 from batchq.core.retry import RetryPolicy
-from batchq.core.waiting import Flush
 from batchq.errors import QueueClosed
 from tests.core.model import Answer, Intake, Item, Model, Policy, Producer, Rules
 
@@ -109,7 +109,7 @@ class Comparison(RuleBasedStateMachine):
         self.parked: list[Parked] = []
         self.flushes: list[Flushed] = []
         self.calls: list[Call] = []
-        self.to_release = 0
+        self.to_release: list[Batch[Any]] = []
         self.complaints = 0
         self.verdicts: dict[int, Any] = {}
 
@@ -171,6 +171,7 @@ class Comparison(RuleBasedStateMachine):
             return
         self.hear_complaints()
         flying = {item.id for call in self.calls for item in call.items}
+        flying |= {entry.id for batch in self.to_release for entry in batch.entries}
         for item, entry, ref in zip(self.model.items, self.entries, self.refs, strict=True):
             assert (entry.status.value, entry.attempts) == (item.status, item.attempts)
             assert entry.settled == item.settled
@@ -264,7 +265,7 @@ class Comparison(RuleBasedStateMachine):
         while self.calls:  # they end later, and nothing is heard of them
             batch = self.calls.pop().batch
             assert not self.batcher.settle(batch, None, now=self.now, draw=0.5)
-            self.to_release += 1
+            self.to_release.append(batch)
         self.free_the_slots()
 
     def end_the_call(self, call: Call) -> None:
@@ -272,15 +273,14 @@ class Comparison(RuleBasedStateMachine):
         assert self.batcher.settle(call.batch, None, now=self.now, draw=0.5) != call.interrupted
         if not call.interrupted:
             self.model.end_call(call.items, [Answer(success=True)] * 9, self.now, 0.5)
-        self.to_release += 1
+        self.to_release.append(call.batch)
         self.free_the_slots()
 
     def free_the_slots(self) -> None:
         """Release the slots of the calls that have ended."""
         while self.to_release:
-            self.to_release -= 1
             self.model.slots -= 1
-            self.batcher.release()
+            self.batcher.release(self.to_release.pop(0))
 
     def shut(self) -> None:
         """Shut the model's door, as the batcher's was."""

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from batchq.core.admission import Admission, Intake
+from batchq.core.admission import Admission
 from batchq.core.batcher import Batcher
 from batchq.core.options import read_settings
+from batchq.core.producer import Intake
 from batchq.errors import QueueClosed, QueueFull
 
 

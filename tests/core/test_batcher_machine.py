@@ -19,7 +19,7 @@ import attrs
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
-from batchq.core.admission import Intake as RealIntake
+from batchq.core.producer import Intake as RealIntake
 from batchq.core.result import Result, read_answer, read_answers
 from batchq.errors import ContractError, OptionError, QueueClosed, QueueFull, QueuePaused
 from tests.core.comparison import Call, Comparison, Flushed, Parked, Thing, batcher_for
@@ -269,8 +269,8 @@ class BatcherMachine(Comparison):
     @rule(after=st.sampled_from([0.0, 0.7, 3.0]))
     def a_call_is_throttled(self, after: float) -> None:
         call = self.calls.pop(0)
-        self.batcher.pace.hold(self.now + after)
         self.model.not_before = max(self.model.not_before, self.now + after)
+        self.batcher.limits.hold(self.now + after)
         self.settle(call, call.batch.no_verdicts(), [Answer(success=None)] * 3)
 
     def settle(
@@ -285,7 +285,7 @@ class BatcherMachine(Comparison):
         if current:
             self.model.end_call(call.items, expected, self.now, draw)
         assert not self.batcher.settle(call.batch, answers, now=self.now, draw=draw)  # once
-        self.to_release += 1
+        self.to_release.append(call.batch)
         if self.eager:
             self.a_slot_is_free()
             self.look()
@@ -303,9 +303,8 @@ class BatcherMachine(Comparison):
     @precondition(lambda self: self.to_release)
     @rule()
     def a_slot_is_free(self) -> None:
-        self.to_release -= 1
         self.model.slots -= 1
-        self.batcher.release()
+        self.batcher.release(self.to_release.pop(0))
 
     # The queue as a whole.
 

@@ -136,7 +136,7 @@ def test_a_drop_policy_is_written_with_hyphens_or_underscores(policy: DropPolicy
 def test_the_keys_of_the_constructor_are_the_fields_of_the_classes() -> None:
     kinds = (BatchOptions, OrderOptions, PaceOptions, RoomOptions, FailureOptions, TimeOptions)
     fields = {field.name for kind in kinds for field in attrs.fields(kind)}
-    assert set(Options.__annotations__) == fields | {"name", "hooks", "rng"}
+    assert set(Options.__annotations__) == fields | {"name", "hooks", "persistence", "rng"}
 
 
 async def nothing(_: Batch[Any]) -> None:
@@ -152,8 +152,8 @@ def test_an_argument_wins_over_the_attribute_of_a_subclass() -> None:
         async def process_batch(self, batch: Batch[Any]) -> None:
             """Succeed."""
 
-    assert Mail()._batcher._batch_size == 7
-    assert Mail(batch_size=8)._batcher._batch_size == 8
+    assert Mail()._batcher.waiting.batch_size == 7
+    assert Mail(batch_size=8)._batcher.waiting.batch_size == 8
     assert (Mail().name, Mail(name="post").name) == ("mail", "post")
 
 

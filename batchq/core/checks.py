@@ -1,0 +1,89 @@
+"""What values a setting may have: validators that say what is allowed and what was found."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from batchq.core.numbers import is_number
+from batchq.errors import OptionError
+
+__all__ = [
+    "Validator",
+    "check_function",
+    "flag",
+    "function",
+    "inf_for_none",
+    "quantity",
+    "seconds",
+    "whole",
+]
+
+Validator = Callable[[object, "attrs.Attribute[Any]", object], None]
+
+
+def inf_for_none(value: float | None) -> float:
+    """Read no limit as an infinite one."""
+    return math.inf if value is None else value
+
+
+def whole(minimum: int, *, or_none: bool = False) -> Validator:
+    """Make an attrs validator for whole numbers from `minimum`."""
+
+    def check(_: object, field: attrs.Attribute[Any], value: object) -> None:
+        if value is None and or_none:
+            return
+        # bool is an int to Python; batch_size=True is a mistake to everyone else.
+        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+            end = ", or None" if or_none else ""
+            raise OptionError(
+                f"{field.name} must be a whole number from {minimum}{end}, got {value!r}"
+            )
+
+    return check
+
+
+def quantity(wish: str, *, above: bool = False, or_none: bool = False) -> Validator:
+    """Make an attrs validator for numbers from 0, or above 0; `wish` says of what."""
+
+    def check(_: object, field: attrs.Attribute[Any], value: object) -> None:
+        if value is None and or_none:
+            return
+        # Not "below": so NaN, which compares false with everything, is refused too.
+        if not is_number(value) or not (value > 0 if above else value >= 0):
+            least = "above 0" if above else "from 0"
+            end = ", or None" if or_none else ""
+            raise OptionError(f"{field.name} must be {wish} {least}{end}, got {value!r}")
+
+    return check
+
+
+def seconds(*, above: bool = False, or_none: bool = False) -> Validator:
+    """Make an attrs validator for seconds from 0, or above 0."""
+    return quantity("a number of seconds", above=above, or_none=or_none)
+
+
+def flag(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    """Check a setting that is on or off."""
+    if not isinstance(value, bool):
+        raise OptionError(f"{field.name} must be True or False, got {value!r}")
+
+
+def function(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    """Check a setting that is a plain function, or None."""
+    check_function(field.name, value)
+
+
+def check_function(name: str, value: object) -> None:
+    """Refuse what is neither a plain function nor None."""
+    if value is None:
+        return
+    if not callable(value):
+        raise OptionError(f"{name} must be a function or None, got {value!r}")
+    call = getattr(value, "__call__", value)  # noqa: B004 - objects may be async too
+    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(call):
+        raise OptionError(f"{name} must be a plain function, got the async {value!r}")

@@ -1,0 +1,180 @@
+"""An item at the door, with all that was said or computed of it.
+
+Rule 1: the user's functions run here, before anything is decided: one that raises costs its
+own caller the entry, and nobody else notices.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable
+from typing import Any, Final, NamedTuple
+
+import attrs
+
+from batchq.core.numbers import is_number
+from batchq.core.option_groups import Oversize
+from batchq.core.options import Settings
+from batchq.errors import ItemTooLarge, OptionError
+
+__all__ = ["Appraiser", "Offer", "Times"]
+
+
+_MARGIN: Final = 10  # a tenth of a timeout, at least, is left for the call
+
+
+class Times(NamedTuple):
+    """When an item expires [s]; see `More`."""
+
+    starts_by: float
+    ends_by: float
+    early: float
+
+
+def _in_time(deadline: float, timeout: float) -> float:
+    return deadline if timeout == math.inf else deadline - timeout / _MARGIN
+
+
+@attrs.define(eq=False)
+class Offer:
+    """What a caller wants to put in; the fields are those of `More` and `Entry`."""
+
+    item: Any
+    priority: int
+    delay: float = 0.0
+    weight: float = 1.0
+    partition: Hashable = None
+    key: Hashable = None
+    queue_timeout: float = math.inf
+    delivery_timeout: float = math.inf
+    solo: bool = False
+    named_partition: bool = False
+    named_key: bool = False
+
+    def times(self, now: float) -> Times:
+        """Say when it expires if it is admitted at `now` [s]."""
+        starts_by = now + self.delay + self.queue_timeout
+        ends_by = now + self.delivery_timeout
+        early = min(
+            _in_time(starts_by, self.queue_timeout), _in_time(ends_by, self.delivery_timeout)
+        )
+        return Times(starts_by, ends_by, early)
+
+
+class Appraiser:
+    """Makes offers of items: asks the user's functions, and checks."""
+
+    def __init__(self, name: str, settings: Settings, level: Callable[[object], int]) -> None:
+        """Make one.
+
+        Args:
+            name: the queue's, for messages.
+            settings: whose functions and limits count.
+            level: checks a priority.
+        """
+        self._name = name
+        self._level = level
+        self._default = settings.order.level
+        self._priority_by = settings.order.priority_by
+        self._partition_by = settings.order.partition_by
+        self._coalesce_by = settings.room.coalesce_by
+        self._weigh = settings.batch.weigh
+        self._queue_timeout = settings.time.queue_timeout
+        self._delivery_timeout = settings.time.delivery_timeout
+        # The most that one item may weigh, and who says so.
+        limits = {"max_queue_weight": settings.room.max_queue_weight}
+        if settings.batch.oversize is Oversize.REJECT:
+            limits["max_batch_weight"] = settings.batch.max_batch_weight
+        self._limits = {said: limit for said, limit in limits.items() if limit is not None}
+
+    def limit_weight(self, said: str, limit: float) -> None:
+        """Refuse items heavier than `limit` from now on; `said` names the reason."""
+        self._limits[said] = limit
+
+    def offer(
+        self,
+        item: object,
+        priority: int | None,
+        *,
+        delay: float = 0.0,
+        weight: float | None = None,
+        partition: Hashable = None,
+        key: Hashable = None,
+        queue_timeout: float | None = None,
+        delivery_timeout: float | None = None,
+        solo: bool = False,
+    ) -> Offer:
+        """Make an offer of an item; what a caller says goes before the queue's options.
+
+        Raises:
+            OptionError: what was said or computed is out of its range.
+            ItemTooLarge: it is heavier than anything could carry.
+            Exception: whatever the user's functions raise.
+        """
+        return Offer(
+            item=item,
+            priority=self._priority(item, priority),
+            delay=delay,
+            weight=self._weight(item, weight),
+            partition=_said(partition, self._partition_by, item),
+            key=_said(key, self._coalesce_by, item),
+            queue_timeout=_limit("queue_timeout", queue_timeout, self._queue_timeout),
+            delivery_timeout=_limit("delivery_timeout", delivery_timeout, self._delivery_timeout),
+            solo=solo,
+            named_partition=partition is not None,
+            named_key=key is not None,
+        )
+
+    def check_weight(self, weight: float) -> None:
+        """Refuse what nothing could ever carry.
+
+        Raises:
+            ItemTooLarge: it is heavier.
+        """
+        for said, limit in self._limits.items():
+            if weight > limit:
+                raise ItemTooLarge(
+                    f"queue {self._name!r} takes nothing heavier than {limit:g} ({said}),"
+                    f" got an item of weight {weight:g}",
+                    weight=weight,
+                    limit=limit,
+                )
+
+    def weight_of(self, item: object) -> float:
+        """Weigh an item anew.
+
+        Raises:
+            Exception: as `offer`.
+        """
+        return self._weight(item, None)
+
+    def _priority(self, item: object, priority: int | None) -> int:
+        if priority is not None:
+            return self._level(priority)
+        return self._default if self._priority_by is None else self._level(self._priority_by(item))
+
+    def _weight(self, item: object, weight: float | None) -> float:
+        if weight is None:
+            weight = 1.0 if self._weigh is None else self._weigh(item)
+        if not is_number(weight) or not 0 <= weight < math.inf:
+            raise OptionError(f"weight must be a finite number from 0, got {weight!r}")
+        self.check_weight(weight)
+        return weight
+
+
+def _said(given: Hashable, by: Callable[[Any], Hashable] | None, item: object) -> Hashable:
+    found = by(item) if given is None and by is not None else given
+    hash(found)  # raises here, where it is the caller's
+    return found
+
+
+def _limit(name: str, given: float | None, default: float | None) -> float:
+    found = default if given is None else given
+    if found is None:
+        return math.inf
+    if not is_number(found) or not found > 0:
+        raise OptionError(_BAD_TIMEOUT.format(name, found))
+    return found
+
+
+_BAD_TIMEOUT: Final = "{} must be a number of seconds above 0, or None, got {!r}"
