@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import msgspec
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -258,3 +259,8 @@ class SqliteMachine(StoreMachine):
 
 TestMemory = MemoryMachine.TestCase
 TestSqlite = SqliteMachine.TestCase
+# Each history makes a database, which takes most of the time: a fifth of them will do, for
+# the memory store goes through all against the same model.
+TestSqlite.settings = settings(
+    TestSqlite.settings, max_examples=max(50, settings().max_examples // 5)
+)
