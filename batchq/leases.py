@@ -41,9 +41,6 @@ class Leases:
     def __len__(self) -> int:
         return len(self._held)
 
-    def __contains__(self, receipt: Receipt) -> bool:
-        return receipt in self._held
-
     @property
     def held(self) -> list[Receipt]:
         """The receipts of what is held, oldest first."""
