@@ -91,6 +91,7 @@ class Pump(Generic[T, R]):
     _nursery: trio.Nursery = attrs.field(init=False)
     _context: Context = attrs.field(init=False)
     _until: float = -math.inf
+    _timer: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     def __attrs_post_init__(self) -> None:
         self.teller = Teller(self.batcher, self.watchers, self.name)
@@ -117,7 +118,7 @@ class Pump(Generic[T, R]):
             if self._until == math.inf:
                 await self._changed.wait()
             else:
-                with trio.move_on_at(self._until):
+                with trio.move_on_at(self._until) as self._timer:
                     await self._changed.wait()
 
     def _step(self, now: float) -> None:
@@ -255,8 +256,11 @@ class Pump(Generic[T, R]):
         if _cancelled():
             return  # nothing starts any more
         self._step(trio.current_time())
-        if self._deadline() < self._until:
+        until = self._deadline()
+        if until < self._until:
             self._changed.set()
+        elif until == math.inf:
+            self._until = self._timer.deadline = until  # nothing is left to wait for
 
 
 def _cancelled() -> bool:

@@ -82,10 +82,17 @@ class Teller(Generic[T, R]):
             watchers.tell(watchers.on_throttled, delay, cause.value)
 
     def tell_enqueued(self, entries: Sequence[Entry[Any, Any]]) -> None:
-        """Tell the hooks of entries just admitted, and of items dropped for them."""
+        """Tell the hooks of entries just admitted, and of items dropped for them.
+
+        An entry that was shared meanwhile, or that was there before, is told of once.
+        """
         door, watchers = self.batcher.door, self.watchers
         dropped, door.dropped = door.dropped, []
         for entry in entries:
+            if entry.more is not None:
+                told, entry.more.told = entry.more.told, True
+                if told:
+                    continue
             if not entry.settled:
                 watchers.tell(watchers.on_enqueue, entry.item)
         for item in dropped:

@@ -249,7 +249,6 @@ async def first(queue: Queue, cancel: CancelAt) -> None:
         await queue.process("p")
 
 
-@pytest.mark.xfail(strict=True, reason="the kept item is told of again for each who joins it")
 async def test_an_entry_that_is_shared_is_told_of_once(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -259,3 +258,20 @@ async def test_an_entry_that_is_shared_is_told_of_once(
         queue.enqueue_nowait("b")
         await queue.enqueue_many("cd")
     assert told.enqueued == ["a"]
+
+
+async def test_a_producer_let_in_is_told_of_once_though_another_joins_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    told = Told()
+    options: Any = {"coalesce_by": lambda item: item[0], "hooks": told.hooks()}
+    async with batched(echo, batch_size=1, max_queue_size=1, **options) as queue:
+        queue.pause()
+        first = await queue.enqueue("a")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(queue.enqueue, "b1")
+            await trio.testing.wait_all_tasks_blocked()
+            first.cancel()  # b1 comes in, and is told of when the pump next runs
+            queue.enqueue_nowait("b2")
+        queue.resume()
+    assert told.enqueued == ["a", "b1"]

@@ -229,7 +229,6 @@ async def test_an_item_taken_back_leaves_no_timer(autojump_clock: Clock) -> None
         assert trio.lowlevel.current_statistics().seconds_to_next_deadline == math.inf
 
 
-@pytest.mark.xfail(strict=True, reason="the deadline of what has been processed runs on, once")
 async def test_a_processed_item_leaves_no_timer(autojump_clock: Clock) -> None:
     async with batched(nothing, flush_interval=0, delivery_timeout=90) as queue:
         await queue.process("a")
@@ -237,7 +236,6 @@ async def test_a_processed_item_leaves_no_timer(autojump_clock: Clock) -> None:
         assert trio.lowlevel.current_statistics().seconds_to_next_deadline == math.inf
 
 
-@pytest.mark.xfail(strict=True, reason="deadlines behind one that lasts are kept")
 async def test_deadlines_of_what_has_gone_are_let_go_though_one_lasts(
     autojump_clock: Clock,
 ) -> None:

@@ -130,7 +130,11 @@ class Batcher(Generic[T, R]):
         plain: Waiting = self.waiting
         starter = self._starter
         rich = RichWaiting(
-            self._settings, settling=self._settling, news=self.news, slack=self._slack
+            self._settings,
+            settling=self._settling,
+            news=self.news,
+            slack=self._slack,
+            outstanding=self._outstanding,
         )
         rich.take_over(plain, flying=starter.flying(), running=starter.slots)
         self.waiting = starter.waiting = rich

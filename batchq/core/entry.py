@@ -117,6 +117,7 @@ class More(msgspec.Struct, eq=False):
         named_partition: whether its caller named its partition.
         named_key: whether its caller named its key.
         error: what its last attempt failed with; None: none has.
+        told: whether the hooks have been told of it, or will be without being asked to.
     """
 
     partition: Hashable = None
@@ -134,6 +135,7 @@ class More(msgspec.Struct, eq=False):
     named_partition: bool = False
     named_key: bool = False
     error: object = None
+    told: bool = True
 
 
 # A msgspec.Struct although it never leaves the process: one is made for every item, and

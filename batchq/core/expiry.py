@@ -80,6 +80,9 @@ class Agenda:
     _heap: list[tuple[float, int, int, int, Entry[Any, Any]]] = attrs.field(factory=list)
     _serial: Iterator[int] = attrs.field(factory=itertools.count)  # entries are not compared
 
+    def __len__(self) -> int:
+        return len(self._heap)
+
     def add(self, at: float, entry: Entry[Any, Any]) -> None:
         """Note an entry for `at` [s]."""
         cell = (at, entry.id, next(self._serial), entry.more.seat, entry)
@@ -201,6 +204,11 @@ class Deadlines:
         """Let go of what is out of date, where so many entries are PENDING."""
         self._dues.tidy(pending)
         self._urgent.tidy(pending)
+
+    def tidy_ends(self, outstanding: Callable[[], int]) -> None:
+        """Let go of the deadlines of what is settled; `outstanding` counts what is not."""
+        if len(self._ends) > _MANY:  # the first ones go when they are looked at
+            self._ends.tidy(outstanding())
 
     def _why(self, entry: Entry[Any, Any], now: float) -> Trigger:
         by_age = entry.enqueued_at + self.interval <= now

@@ -142,6 +142,7 @@ class RichAdmission(Admission[T, R]):
         self.coalesced += producer.entry is not None
         if producer.entry is None:
             producer.entry = self._admit_offer(offer, now)
+            producer.entry.more.told = True  # by way of `admitted`
             self.admitted.append(producer.entry)
 
     def restore(self, records: Sequence[Saved[Any]], now: float) -> list[Exception]:
@@ -251,6 +252,7 @@ class RichAdmission(Admission[T, R]):
             solo=offer.solo,
             named_partition=offer.named_partition,
             named_key=offer.named_key,
+            told=False,
         )
         force_setattr(entry, "more", more)
         return entry

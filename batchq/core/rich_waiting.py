@@ -16,7 +16,7 @@ calls have taken.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from batchq.core.batch import Batch, Trigger
@@ -44,8 +44,17 @@ class RichWaiting:
         weight: what the entries that wait weigh.
     """
 
-    def __init__(self, settings: Settings, *, settling: Settling, news: News, slack: Slack) -> None:
-        """Make an empty one."""
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        settling: Settling,
+        news: News,
+        slack: Slack,
+        outstanding: Callable[[], int],
+    ) -> None:
+        """Make an empty one; `outstanding` counts the entries that are not settled."""
+        self._outstanding = outstanding
         self.settling = settling
         self.delays = Delays()
         self.size = 0
@@ -209,6 +218,7 @@ class RichWaiting:
     def ended(self, batch: Batch[Any]) -> None:
         """Note that a batch has left its slot."""
         self._selection.changed(batch.partition, ended=1)
+        self._deadlines.tidy_ends(self._outstanding)
 
     def remove(self, entry: Entry[Any, Any], code: int, error: Exception) -> None:
         """Settle an entry that waits."""
@@ -223,6 +233,7 @@ class RichWaiting:
         self._selection.changed(entry.more.partition)
         self.flushes.leave([entry])
         self._deadlines.tidy(self.pending)
+        self._deadlines.tidy_ends(self._outstanding)
 
     def expire(self, now: float, *, late: bool = False) -> bool:
         """Settle what is past its deadline at `now` [s]; tell whether anything was.
