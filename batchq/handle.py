@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import attrs
 import trio
@@ -18,6 +18,8 @@ __all__ = ["Entry", "Handle"]
 T = TypeVar("T")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+
+_SCHEDULE_EVERY: Final = 64  # looks at settled entries between two that let other tasks run
 
 
 class Handle(Protocol[R_co]):
@@ -70,7 +72,7 @@ class Entry(core.Entry[T, R]):
         """Wait until it is settled, and return what became of it.
 
         Never raises for an item that failed. Cancelling this ends the waiting, not the
-        entry.
+        entry. A cancel point in any case; see `result`.
         """
         await self.wait_or(_do_nothing)
         return self.verdict
@@ -78,12 +80,15 @@ class Entry(core.Entry[T, R]):
     async def result(self) -> R:
         """Wait until it is settled, and return its value.
 
+        Of a settled one it is a cancel point, and lets other tasks run at every 64th call
+        in its queue: many results are awaited in a row.
+
         Raises:
             Exception: the very error that it failed with, with the traceback it had when
                 it settled, so that many waiters do not grow it; what is no exception
                 comes as an `ItemError`.
         """
-        await self.wait()
+        await self.wait_or(_do_nothing)
         return self.value()
 
     def value(self) -> R:
@@ -108,8 +113,13 @@ class Entry(core.Entry[T, R]):
 
     async def wait_or(self, give_up: Callable[[], object]) -> None:
         """Wait until it is settled; when cancelled, call `give_up` and wait no more."""
-        if self.settled:
-            await trio.lowlevel.checkpoint()
+        if self.code > core.IN_FLIGHT:
+            owner = self.owner
+            owner.looks += 1
+            if owner.looks % _SCHEDULE_EVERY:
+                await trio.lowlevel.checkpoint_if_cancelled()
+            else:
+                await trio.lowlevel.checkpoint()
             return
         wake = partial(trio.lowlevel.reschedule, trio.lowlevel.current_task())
         self._add(wake)

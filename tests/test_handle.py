@@ -28,13 +28,34 @@ async def test_many_tasks_may_wait_for_one_entry(autojump_clock: Clock) -> None:
         assert await entry.result() == "a"
 
 
-async def test_waiting_is_a_checkpoint_even_when_all_is_over(autojump_clock: Clock) -> None:
+async def test_waiting_is_a_cancel_point_even_when_all_is_over(autojump_clock: Clock) -> None:
     async with batched(Calls(list), flush_interval=0) as queue:
         entry = await queue.enqueue("a")
         await queue.wait_idle()
         for call in (entry.wait, entry.result):
-            with trio.testing.assert_checkpoints():
+            with trio.CancelScope() as scope:
+                scope.cancel()
                 await call()
+            assert scope.cancelled_caught
+
+
+async def test_who_waits_in_a_row_for_what_is_over_lets_others_run(autojump_clock: Clock) -> None:
+    ran = 0
+
+    async def other() -> None:
+        nonlocal ran
+        while True:
+            ran += 1
+            await trio.lowlevel.checkpoint()
+
+    async with batched(Calls(list), flush_interval=0) as queue:
+        entries = await queue.enqueue_many(range(320))
+        await queue.wait_idle()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            assert [await entry.result() for entry in entries] == list(range(320))
+            nursery.cancel_scope.cancel()
+    assert 4 <= ran <= 6  # at every 64th of 320, whoever goes first
 
 
 async def test_a_cancelled_waiter_leaves_nothing_behind(autojump_clock: Clock) -> None:

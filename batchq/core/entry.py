@@ -88,9 +88,11 @@ class Owner(msgspec.Struct, eq=False, gc=False):
 
     Attributes:
         find: returns the queue; None: it is gone.
+        looks: how often somebody waited for an entry that was settled already [count].
     """
 
     find: Callable[[], Canceller | None]
+    looks: int = 0
 
     def cancel_entry(self, entry: Entry[Any, Any]) -> bool:
         """Ask the queue; False: it is gone, and so the entry was settled."""
