@@ -2,14 +2,16 @@
 
 Run:    python -m benchmarks.run --only waiting
 Shows:  many results awaited in one task, what a lone item waits beyond its interval, how
-        fast items pass when a million others wait, and what each of those takes.
+        fast items pass, or drop others, when very many wait, and what each of those takes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import outcome
@@ -24,6 +26,7 @@ __all__ = ["CASES"]
 
 SHORT: Final = 0.01  # seconds: the interval of a lone item
 SHORT_LINE: Final = 1_000  # items that wait in a short line
+DROPPED: Final = 20_000  # items that come into a full queue
 PASSING: Final = 100_000  # items that pass through while the line stays as long as it is
 
 
@@ -198,6 +201,51 @@ def short_line(_: int) -> Reading:
     return long_line(SHORT_LINE)
 
 
+# ---- A full queue that drops the oldest, of several partitions: its dearest kind.
+
+
+async def _drop(line: int, watch: Stopwatch) -> None:
+    options: dict[str, Any] = {"drop_policy": "drop-oldest", "max_queue_size": line}
+    with trio.CancelScope() as scope:
+        async with queue(Seen(), partition_by=_decade_of, **options) as target:
+            target.pause()
+            await target.enqueue_many([{"id": number} for number in range(line)])
+            with watch:
+                for number in range(DROPPED):
+                    target.enqueue_nowait({"id": number})
+            scope.cancel()
+            await trio.lowlevel.checkpoint()
+
+
+def _decade_of(item: dict[str, int]) -> int:
+    return item["id"] % 10
+
+
+def drop_of_many(size: int) -> Reading:
+    """Measure the rate at which items drop others while `size` wait."""
+    watch = Stopwatch()
+    with _silenced():
+        trio.run(_drop, size, watch)
+    return watch.rate(DROPPED)
+
+
+def drop_of_few(_: int) -> Reading:
+    """Measure the same with a short line."""
+    return drop_of_many(SHORT_LINE)
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Let nobody be warned of what is dropped."""
+    logger = logging.getLogger("batchq")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 # ---- Memory.
 
 
@@ -307,6 +355,15 @@ CASES: Final = (
         reach=Goal(0.8, 0.95),
         apart=True,
         full=True,
+    ),
+    Case(
+        name="waiting/drop_of_100k",
+        ours=drop_of_many,
+        floor=drop_of_few,
+        beside="batchq itself with 1,000 waiting; ours: with 100,000",
+        size=100_000,
+        smoke=2_000,
+        apart=True,
     ),
     Case(
         name="waiting/memory",

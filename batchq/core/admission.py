@@ -267,17 +267,24 @@ class Admission(Generic[T, R]):
 
     def _victim(self, priority: int) -> Entry[T, R] | None:
         """Name the entry that makes room for an item of level `priority`; None: nobody."""
-        delays = self._waiting.delays
+        victims = self._waiting.delays.victims
+        if victims is None:
+            return None
+        pending, delayed = self._first_pending(priority), victims.first()
         if self._policy is DropPolicy.DROP_OLDEST:
-            return self._bucket.oldest() or min(delays, key=_by_id, default=None)
-        if self._policy is DropPolicy.DROP_LOWEST_PRIORITY:
-            for level in reversed(range(priority + 1, self._levels)):
-                waiting = [entry for entry in delays if entry.priority == level]
-                youngest = self._bucket.youngest(level)
-                if youngest is not None:
-                    waiting.append(youngest)
-                if waiting:
-                    return max(waiting, key=_by_id)
+            return pending or delayed
+        found = [each for each in (pending, delayed) if each is not None]
+        worse = [each for each in found if each.priority > priority]
+        return max(worse, key=_by_level_and_age, default=None)
+
+    def _first_pending(self, priority: int) -> Entry[T, R] | None:
+        """Name the victim among what is PENDING, for an item of level `priority`."""
+        if self._policy is DropPolicy.DROP_OLDEST:
+            return self._bucket.oldest()
+        for level in reversed(range(priority + 1, self._levels)):
+            youngest = self._bucket.youngest(level)
+            if youngest is not None:
+                return youngest
         return None
 
     def _drop(self, item: T, priority: int, now: float) -> Entry[T, R]:
@@ -338,5 +345,5 @@ def check_delay(delay: float) -> None:
         raise OptionError(f"delay must be a finite number of seconds from 0, got {delay!r}")
 
 
-def _by_id(entry: Entry[Any, Any]) -> int:
-    return entry.id
+def _by_level_and_age(entry: Entry[Any, Any]) -> tuple[int, int]:
+    return entry.priority, entry.id

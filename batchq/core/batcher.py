@@ -29,7 +29,7 @@ from batchq.core.admission import Admission
 from batchq.core.batch import Batch
 from batchq.core.bucket import Bucket
 from batchq.core.entry import CANCELLED, CLOSED, IN_FLIGHT, PENDING, Canceller, Entry, Owner
-from batchq.core.expiry import Slack
+from batchq.core.expiry import Delays, Slack
 from batchq.core.flushes import Flush
 from batchq.core.news import News
 from batchq.core.options import Settings
@@ -95,14 +95,14 @@ class Batcher(Generic[T, R]):
         """
         self._settings = settings
         self.news = News()
-        retry = settings.failure.retry
+        retry, drops = settings.failure.retry, settings.room.drop_policy
         self._settling = Settling(retry, self.news, leave=leave, may_retry=may_retry)
         self._slack = Slack()
         self.splitting = Splitting(
             settings.failure.splits, settings.order.ordered, self._settling, self.news, outages
         )
         bucket = Bucket.of(settings.order.priority_levels, settings.batch.flush_interval)
-        self.waiting: Any = Waiting(bucket, self._settling, settings.batch.first)
+        self.waiting: Any = Waiting(bucket, self._settling, settings.batch.first, Delays.of(drops))
         me = Owner(weakref.ref(owner or self))
         self.door: Admission[T, R] = Admission(
             name, settings.room, settings.order, self.waiting, make, me

@@ -12,6 +12,8 @@ import attrs
 
 from batchq.core.batch import Trigger
 from batchq.core.entry import DELAYED, PENDING, Entry
+from batchq.core.option_groups import DropPolicy
+from batchq.core.victims import Victims
 
 __all__ = ["Agenda", "Deadlines", "Delays", "Slack"]
 
@@ -26,11 +28,18 @@ class Delays:
     Attributes:
         count: entries that wait here [entries].
         next_end: when the first of them is over [s]; inf: none waits.
+        victims: those that the drop policy may give up; None: it gives up none.
     """
 
+    victims: Victims | None = None
     count: int = 0
     next_end: float = math.inf
     _heap: list[tuple[float, int, Entry[Any, Any]]] = attrs.field(factory=list)
+
+    @classmethod
+    def of(cls, policy: DropPolicy) -> Delays:
+        """Make an empty one, of which the drop policy may give entries up."""
+        return cls(Victims.of(DELAYED, policy))
 
     def __iter__(self) -> Iterator[Entry[Any, Any]]:
         """Walk the entries, in no order."""
@@ -43,6 +52,8 @@ class Delays:
         heapq.heappush(self._heap, (due, entry.id, entry))
         self.count += 1
         self.next_end = self._heap[0][0]
+        if self.victims is not None:
+            self.victims.add(entry)
 
     def pop(self, now: float) -> Entry[Any, Any] | None:
         """Give out the next entry whose delay is over at `now`, earliest first."""
@@ -66,6 +77,8 @@ class Delays:
         while self._heap and self._heap[0][2].code != DELAYED:
             heapq.heappop(self._heap)
         self.next_end = self._heap[0][0] if self._heap else math.inf
+        if self.victims is not None:
+            self.victims.tidy(self.count)
 
 
 @attrs.define(eq=False)

@@ -7,14 +7,14 @@ It stands in the place of `Admission`, and keeps its rules.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, Unpack
 
 from msgspec.structs import force_setattr
 
 from batchq.core.admission import Admission, check_delay
 from batchq.core.coalescing import Coalescing
-from batchq.core.entry import DELAYED, DROPPED, Entry, More
+from batchq.core.entry import DROPPED, Entry, More
 from batchq.core.news import News
 from batchq.core.offer import Appraiser, Offer
 from batchq.core.options import DropPolicy, Settings, Special
@@ -221,15 +221,10 @@ class RichAdmission(Admission[T, R]):
             self._waiting.remove(victim, DROPPED, self._dropped_error(victim.id))
         return True
 
-    def _victim(self, priority: int) -> Entry[T, R] | None:
-        """Name the entry that makes room for an item of level `priority`; None: nobody."""
-        waiting: Iterable[Entry[T, R]] = self._waiting
-        if self._policy is DropPolicy.DROP_OLDEST:
-            return min(waiting, key=lambda entry: (entry.code == DELAYED, entry.id), default=None)
-        if self._policy is DropPolicy.DROP_LOWEST_PRIORITY:
-            worse = (entry for entry in waiting if entry.priority > priority)
-            return max(worse, key=lambda entry: (entry.priority, entry.id), default=None)
-        return None
+    def _first_pending(self, priority: int) -> Entry[T, R] | None:
+        """Name the victim among what is PENDING, at any level."""
+        del priority
+        return self._waiting.victims.first()  # type: ignore[no-any-return]  # a RichWaiting's
 
     def _admit_offer(self, offer: Offer, now: float) -> Entry[T, R]:
         entry = self._entry(offer, now)

@@ -30,6 +30,7 @@ from batchq.core.planning import Planning
 from batchq.core.result import Result
 from batchq.core.selection import Selection
 from batchq.core.settling import Settling
+from batchq.core.victims import Victims
 from batchq.core.waiting import Choice, Waiting
 from batchq.errors import Expired
 
@@ -42,6 +43,7 @@ class RichWaiting:
     Attributes:
         shared: the entries that others may share, by key.
         weight: what the entries that wait weigh.
+        victims: the pending ones that the drop policy may give up; None: it gives up none.
     """
 
     def __init__(
@@ -56,7 +58,9 @@ class RichWaiting:
         """Make an empty one; `outstanding` counts the entries that are not settled."""
         self._outstanding = outstanding
         self.settling = settling
-        self.delays = Delays()
+        policy = settings.room.drop_policy
+        self.victims = Victims.of(PENDING, policy)
+        self.delays = Delays.of(policy)
         self.size = 0
         self.weight = 0.0
         self.flushes = Flushes()
@@ -102,7 +106,7 @@ class RichWaiting:
             self.delay(entry, now + delay)
             return
         self._count_in(entry)
-        self._selection.add(entry)
+        self._seat(entry)
         self._watch(entry, now)
 
     def make_due(self, entry: Entry[Any, Any]) -> None:
@@ -139,9 +143,12 @@ class RichWaiting:
             weight: what it weighs from now on.
             sooner: whether its deadlines have been brought forward.
         """
-        seat = entry.more.seat
+        seat, level = entry.more.seat, entry.priority
         self.weight += weight - entry.more.weight
         self._selection.change(entry, priority=priority, weight=weight)
+        victims = self.victims if entry.code == PENDING else self.delays.victims
+        if victims is not None and level != priority:
+            victims.add(entry)
         if sooner:
             self._deadlines.run(entry)
         moved = entry.more.seat != seat
@@ -202,7 +209,7 @@ class RichWaiting:
         self._selection.serve(choice.place, entries)
         if self._planning is not None:
             self._planning.took()
-        self._deadlines.tidy(self.pending)
+        self._tidy()
         return entries
 
     def next_ready(self, *, later: bool = False) -> float:
@@ -232,7 +239,7 @@ class RichWaiting:
             self._selection.leave(entry)
         self._selection.changed(entry.more.partition)
         self.flushes.leave([entry])
-        self._deadlines.tidy(self.pending)
+        self._tidy()
         self._deadlines.tidy_ends(self._outstanding)
 
     def expire(self, now: float, *, late: bool = False) -> bool:
@@ -265,8 +272,14 @@ class RichWaiting:
         if reason is not None:
             self._selection.mark_due(entry, reason)
 
-    def _come_again(self, entry: Entry[Any, Any]) -> None:
+    def _seat(self, entry: Entry[Any, Any]) -> None:
+        """Let an entry wait for a batch."""
         self._selection.add(entry)
+        if self.victims is not None:
+            self.victims.add(entry)
+
+    def _come_again(self, entry: Entry[Any, Any]) -> None:
+        self._seat(entry)
         self.make_due(entry)
 
     def _expire(self, entry: Entry[Any, Any]) -> None:
@@ -283,6 +296,12 @@ class RichWaiting:
             self.remove(entry, EXPIRED, error)
         self._news.add("on_drop", item, "expired")
         self._news.add("on_dead_letter", item, error)
+
+    def _tidy(self) -> None:
+        """Let go of what was noted of entries that are not PENDING any more."""
+        self._deadlines.tidy(self.pending)
+        if self.victims is not None:
+            self.victims.tidy(self.pending)
 
     def _count_in(self, entry: Entry[Any, Any]) -> None:
         self.size += 1
