@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -236,7 +236,7 @@ async def test_each_job_goes_by_its_own_result(
 @pytest.mark.parametrize(
     "answers",
     [[], [1], [1, 2, 3], (1, 2, 3), {1: "a", 2: "b"}, {0: "a", 1: "b"}, 7, "ab", iter("ab")],
-    ids=repr,
+    ids=lambda answers: "iterator" if isinstance(answers, Iterator) else repr(answers),
 )
 async def test_other_than_one_answer_per_job_fails_them_all_for_good(
     manager: QueueManager, answers: object, autojump_clock: MockClock
