@@ -73,11 +73,17 @@ class Keeper:
             raise PersistenceError(f"queue {self._name!r} has no persistence to save to")
         return await self._saver.save()
 
-    async def end(self) -> None:
-        """Save once more, cancelled or not, and give the snapshot up."""
+    async def end(self, deadline: float) -> None:
+        """Save once more, cancelled or not, and give the snapshot up.
+
+        Args:
+            deadline: until when there is time [s]; where it is up, the last save gets
+                `save_timeout` all the same: what has ended by now would run again.
+        """
         saver, self._saver = self._saver, None
         if saver is not None:
-            await saver.last(self._timeout)
+            left = deadline - trio.current_time()
+            await saver.last(min(self._timeout, left) if left > 0 else self._timeout)
 
     def see(self, look: Callable[[float], None]) -> Callable[[float], None]:
         """Return what to call at the end of each step of the queue, `look` included."""

@@ -7,7 +7,6 @@ Rule 3: whoever waits is woken by the very step that settles what they wait for.
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -35,8 +34,6 @@ from batchq.nest import Nest
 from batchq.pump import Processor, Pump, Verdicts, the_processor
 
 __all__ = ["BatchedQueue", "MayRetry"]
-
-logger = logging.getLogger("batchq")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -368,15 +365,18 @@ class BatchedQueue(BlockingTwins[T, R]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        save_by = math.inf
         try:
             if error is None and not self._milestones.failed:
+                budget = trio.current_time() + seconds(self._shutdown_timeout)
                 await self.drain(self._shutdown_timeout)
+                save_by = budget  # one for both: what the drain has left is the last save's
         finally:
             self.close()
             try:
                 await self._nest.leave(error)
             finally:
-                await self._keeper.end()
+                await self._keeper.end(save_by)
                 self._end()
 
     def _new_pump(

@@ -142,8 +142,10 @@ class Saver:
         Args:
             timeout: longest save [s]; inf is no limit.
         """
+        save = self._next = self._next or _Save()
         with trio.move_on_after(timeout, shield=True):
-            self._complain(await self._carry_out())
+            await self._carry_out()
+        self._complain(save)  # of one that took too long, too
         with trio.CancelScope(shield=True):
             await self.release()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,49 @@ async def test_a_cancelled_queue_is_saved_under_a_shield_for_at_most_its_save_ti
                 await trio.sleep_forever()
         assert trio.current_time() - began == min(takes, 5.0)
         assert len(storage.snapshots.get("q", [])) == saved
+
+
+@pytest.mark.parametrize(
+    ("shutdown_timeout", "drain_takes", "save_takes", "ends", "error"),
+    [
+        (30, 28, 1.0, 29, None),
+        (30, 28, 1e6, 30, None),  # what the drain has left
+        (30, 8, 1e6, 13, None),  # save_timeout
+        (None, 28, 1e6, 33, None),
+        (28, 28, 1.0, 29, None),  # the budget is used up, and yet nothing is to run again
+        (0, 0, 1.0, 1, None),
+        (20, 28, 1.0, 21, DrainTimeout),
+        (20, 28, 1e6, 25, DrainTimeout),
+    ],
+)
+async def test_the_drain_and_the_last_save_have_one_budget(
+    autojump_clock: Clock,
+    storage: FaultyStorage,
+    watch: Watch,
+    shutdown_timeout: float | None,
+    drain_takes: float,
+    save_takes: float,
+    ends: float,
+    error: type[Exception] | None,
+) -> None:
+    left: list[Any] = []
+
+    async def live() -> None:
+        limits: Any = {"shutdown_timeout": shutdown_timeout, "save_timeout": 5.0}
+        processor = ScriptedProcessor(takes=drain_takes)
+        async with kept(storage, processor, hooks=watch.hooks, **limits) as queue:
+            if drain_takes:
+                left.append(await queue.enqueue("a"))
+            storage.takes = save_takes
+
+    with nullcontext() if error is None else pytest.raises(error):
+        await live()
+    assert trio.current_time() == ends
+    in_time = save_takes == 1.0
+    assert watch.saved == ([len(left) if error else 0] if in_time else [])
+    # A save that was given up is told of.
+    assert [type(each) for each in watch.errors] == ([] if in_time else [PersistenceError])
+    assert all(entry.settled for entry in left)
 
 
 async def test_attempts_and_delays_survive_a_restart(
