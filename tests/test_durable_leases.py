@@ -84,6 +84,42 @@ async def test_a_lease_outlasts_two_extensions_that_fail(
     assert jobs_in(store)[0].attempt == 1
 
 
+async def test_a_call_whose_jobs_are_all_lost_is_not_made_again(
+    store: WatchedStore, autojump_clock: MockClock
+) -> None:
+    manager, runs = QueueManager(store, lease=30), list[int]()
+
+    @manager.batch_handler(batch_size=2)
+    async def work(items: list[int]) -> None:
+        runs.extend(items)
+        await trio.sleep(100)
+
+    async with manager.working():
+        await work.enqueue_many([1, 2])
+        await trio.sleep(15)
+        steal(store)
+        await trio.sleep(50)
+    assert runs == [1, 2]
+
+
+async def test_what_a_handler_gives_back_runs_again_by_another_claim_only(
+    store: WatchedStore, autojump_clock: MockClock
+) -> None:
+    manager, attempts = QueueManager(store), list[int]()
+
+    @manager.batch_handler(batch_size=1, concurrency=1)
+    async def work(jobs: list[Job[int]]) -> list[Result[None]]:
+        attempts.append(jobs[0].attempt)
+        await trio.sleep(1)
+        return [Result.ok() if len(attempts) == 3 else Result(success=None)]
+
+    async with manager.working():
+        await work.enqueue(1)
+        await trio.sleep(10)
+    assert attempts == [1, 2, 3]
+    assert [job.state for job in jobs_in(store)] == [JobState.COMPLETED]
+
+
 async def test_the_call_is_cancelled_when_all_its_jobs_are_lost_and_the_thieves_keep_them(
     store: WatchedStore, autojump_clock: MockClock
 ) -> None:

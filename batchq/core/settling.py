@@ -202,7 +202,7 @@ class Settling:
         self.news.add("on_dead_letter", item, error)
 
     def _no_verdict(self, entry: Entry[Any, Any], result: Result[Any], now: float) -> float | None:
-        if self.leave and result.retry_after is not None:
+        if self.leave:
             self.count(CANCELLED)
             entry.settle(CANCELLED, result)
             return _NEVER
