@@ -190,8 +190,7 @@ async def test_a_cancelled_queue_is_saved_under_a_shield_for_at_most_its_save_ti
         (30, 28, 1e6, 30, None),  # what the drain has left
         (30, 8, 1e6, 13, None),  # save_timeout
         (None, 28, 1e6, 33, None),
-        (28, 28, 1.0, 29, None),  # the budget is used up, and yet nothing is to run again
-        (0, 0, 1.0, 1, None),
+        (0, 0, 1.0, 1, None),  # the budget is used up, and yet nothing is to run again
         (20, 28, 1.0, 21, DrainTimeout),
         (20, 28, 1e6, 25, DrainTimeout),
     ],
