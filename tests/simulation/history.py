@@ -1,0 +1,243 @@
+"""One history, from its seed to what was wrong in it.
+
+faults and producers, for some seconds ─▶ quiet: all must finish ─▶ stop ─▶ compare
+"""
+
+from __future__ import annotations
+
+import random
+import traceback
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from tests.simulation.book import Book
+from tests.simulation.host import Host, Stuck, seeded
+from tests.simulation.machine import Machine
+from tests.simulation.plan import Event, Plan, draw_plan
+from tests.simulation.program import Incarnation, World
+from tests.simulation.road import ERRORS
+
+__all__ = ["Report", "live"]
+
+_QUIET: Final = 400.0  # in which all has to finish [s]
+_STOPPING: Final = 60.0
+
+
+@attrs.frozen(kw_only=True)
+class Report:
+    """What came of a history.
+
+    Attributes:
+        plan: what was to happen.
+        wrong: what did not hold, in words.
+        digest: tells it from every other.
+        jobs: stored jobs [count].
+        commits: transactions [count].
+        ran_out: leases that ran out [count].
+        lives: processes that were started [count].
+        seconds: simulated time [s].
+    """
+
+    plan: Plan
+    wrong: Sequence[str]
+    digest: str
+    jobs: int
+    commits: int
+    ran_out: int
+    lives: int
+    seconds: float
+
+
+def live(seed: int, folder: Path, *, tell: Callable[[str], object] | None = None) -> Report:
+    """Live through the history of a seed; files of SQLite go to `folder`.
+
+    Args:
+        seed: which history.
+        folder: where files may be made.
+        tell: is told of every event, in words.
+    """
+    with seeded(seed):
+        draw = random.Random(seed)
+        plan = draw_plan(seed, draw)
+        host = Host(draw)
+        book = Book(clock=lambda: host.now, tell_words=tell)
+        machine = Machine(host, folder if plan.sqlite else None)
+        world = World(plan, draw, host, machine, book)
+        with machine.clocks():
+            history = _History(world)
+            try:
+                history.live()
+            finally:
+                seconds = host.now
+                book.closed = True
+                history.clear_away()
+                machine.close()
+    return Report(
+        plan=plan,
+        wrong=book.wrong,
+        digest=book.digest,
+        jobs=len(book.rows),
+        commits=book.commits,
+        ran_out=book.ran_out,
+        lives=len(history.lives),
+        seconds=seconds,
+    )
+
+
+class _History:
+    """Lets a plan happen."""
+
+    def __init__(self, world: World) -> None:
+        self.lives: list[Incarnation] = []
+        self._world = world
+        self._places: list[Incarnation] = []
+
+    def live(self) -> None:
+        """Let it happen, and see what is there at the end."""
+        world, host = self._world, self._world.host
+        if world.plan.calm:  # in trouble a settlement that failed holds its job for longer
+            world.book.most = world.plan.most_held()
+        for place in range(world.plan.processes):
+            self._places.append(self._new(place))
+        for event in world.plan.events:
+            host.at(event.at, partial(self._happen, event))
+        try:
+            host.run(lambda: False, world.plan.duration)
+            self._quiet()
+            world.book.close(world.machine.open_store())
+            self._look_at_orders()
+        except Stuck as stuck:
+            world.book.complain(str(stuck))
+        except Exception:  # the product's own, of a kind that no simulated process meets
+            world.book.complain(traceback.format_exc())
+
+    def clear_away(self) -> None:
+        """Let Python forget those that were killed."""
+        host = self._world.host
+        for life in self.lives:
+            life.door.shut = True
+            if not life.process.dead and life.alive:
+                life.process.kill()
+            life.process.clear_away()
+        host.run(lambda: not any(life.alive for life in self.lives), host.now + 1e6)
+
+    def _quiet(self) -> None:
+        """End all faults; everything has to finish, and to stop in order."""
+        world, host, book = self._world, self._world.host, self._world.book
+        world.over = True
+        world.weather.clear()
+        for life in self.lives:
+            life.road.die_at = 0
+        for place, life in enumerate(self._places):
+            if not life.alive or (life.stopping_at is not None):
+                self._replace(place, world.plan.queues if place == 0 else None)
+        # By then whoever was dead or frozen has lost its leases, and whoever lives has not.
+        thawed = max(life.process.frozen_until for life in self.lives)
+        book.quiet_since = max(host.now, thawed) + 2 * world.plan.lease + 1.0
+        # Whoever was frozen has an enqueue under way, perhaps.
+        settled = max(host.now, thawed) + 1.0
+        host.run(lambda: False, settled)
+        if not host.run(lambda: not book.unfinished, host.now + _QUIET):
+            book.complain(f"{book.unfinished} jobs are not finished after {_QUIET:g} s of quiet")
+        for life in self.lives:
+            life.stop()
+        host.run(lambda: not any(life.alive for life in self.lives), host.now + _STOPPING)
+        for life in self.lives:
+            self._look_at_end(life)
+
+    def _new(
+        self, place: int, queues: Sequence[str] | None = None, *, die_at: int = 0
+    ) -> Incarnation:
+        draw = self._world.draw
+        every = self._world.plan.queues
+        if queues is None and place == 0:
+            queues = every
+        elif queues is None:
+            queues = [name for name in every if draw.random() < 0.8] or every
+        life = Incarnation(self._world, f"{place}.{len(self.lives)}", queues=queues, die_at=die_at)
+        self.lives.append(life)
+        return life
+
+    def _replace(self, place: int, queues: Sequence[str] | None = None, *, die_at: int = 0) -> None:
+        self._places[place] = self._new(place, queues, die_at=die_at)
+
+    def _happen(self, event: Event) -> None:
+        world, host = self._world, self._world.host
+        if world.over:
+            return
+        life = self._places[event.place]
+        world.book.note(event.kind, life.name, round(event.seconds, 3))
+        match event.kind:
+            case "kill":
+                life.kill()
+                self._later(event.place, event.seconds)
+            case "die":
+                life.kill()
+                self._later(event.place, event.seconds, die_at=1 + event.number)
+            case "stop":
+                life.stop()
+                self._later(event.place, event.seconds)
+            case "freeze":
+                life.process.freeze(event.seconds)
+            case "trouble":
+                world.weather.error = ERRORS[event.number % len(ERRORS)]
+                world.weather.share = world.draw.choice((0.3, 1.0))
+                host.at(host.now + event.seconds, world.weather.clear)
+            case "slow":
+                world.weather.slow, world.weather.longest = 0.5, event.seconds
+                host.at(host.now + 2 * event.seconds, world.weather.clear)
+            case "step":
+                world.machine.wall_ahead += event.seconds
+            case "reboot":
+                self._reboot()
+            case other:
+                raise AssertionError(other)
+
+    def _later(self, place: int, seconds: float, *, die_at: int = 0) -> None:
+        """Start a process anew in a while, unless that has happened."""
+        gone = self._places[place]
+
+        def start() -> None:
+            if self._places[place] is gone and not self._world.over:
+                self._replace(place, die_at=die_at)
+
+        self._world.host.at(self._world.host.now + seconds, start)
+
+    def _reboot(self) -> None:
+        for life in self.lives:
+            if life.alive:
+                life.kill()
+        machine = self._world.machine
+        machine.reboot()
+        self._world.book.reboot(machine.open_store().now())
+        for place in range(len(self._places)):
+            self._later(place, 1.0)
+
+    # ---- What is there at the end.
+
+    def _look_at_end(self, life: Incarnation) -> None:
+        book = self._world.book
+        if life.alive:
+            book.complain(f"{life.name} does not stop")
+        elif not life.process.dead and life.process.error is not None:
+            lines = traceback.format_exception(life.process.error)
+            book.complain(f"{life.name} came to grief: {''.join(lines)}")
+
+    def _look_at_orders(self) -> None:
+        """Compare what producers were told with what is there."""
+        book = self._world.book
+        for key, order in self._world.orders.items():
+            ids = book.ids(key)
+            book.note(key, order.outcome, ids)
+            fits = {
+                "stored": ids == [order.id],
+                "refused": not ids,
+                "cancelled": not ids,
+                "unknown": len(ids) <= 1,
+            }
+            if not fits[order.outcome]:
+                book.wrong.append(f"J1: the order {key} was {order.outcome} and stored as {ids}")

@@ -1,0 +1,229 @@
+"""Tests of the simulation: faults planted in a copy of the durable layer, each to be found.
+
+    python -m tests.simulation.teeth [word ...]     (only faults whose names have a word in them)
+
+Prints one line of JSON with the histories that each took to be found, up to 500; exits with 1
+if one was missed. All of them take some minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from tests.teeth import Fault, check_places, copy_of_the_engine, plant
+
+__all__ = ["FAULTS", "histories_until_found"]
+
+SEEDS: Final = 500
+LONGEST: Final = 900.0  # [s]: histories that hang are found, too
+
+FAULTS: Final = (
+    Fault(
+        "memory: no fence",
+        "stores/memory/work.py",
+        "        if job is None or job.attempt != receipt.attempt:\n            return",
+        "        if job is None:\n            return",
+    ),
+    Fault(
+        "memory: extends without a receipt",
+        "stores/memory/work.py",
+        "        if job is None or not is_current(job, receipt):\n            return Ext",
+        "        if job is None or job.due_at is None:\n            return Ext",
+    ),
+    Fault(
+        "memory: leases on the wall clock",
+        "stores/memory/store.py",
+        "    return lambda: ahead + time.monotonic()",
+        "    return lambda: ahead * 0 + time.time()",
+    ),
+    Fault(
+        "sqlite: no fence",
+        "stores/sqlite/settling.py",
+        "    if row is None or row[1] != attempt:",
+        "    if row is None:",
+    ),
+    Fault(
+        "sqlite: leases on the wall clock",
+        "stores/sqlite/clock.py",
+        "    return time.clock_gettime(_STEADY)",
+        "    return time.time()",
+    ),
+    Fault(
+        "sqlite: a clock of its own for each process",
+        "stores/sqlite/clock.py",
+        "            if offset is None:\n                offset = _begin",
+        "            if True:\n                offset = _begin",
+    ),
+    Fault(
+        "sqlite: the clock goes back with a boot",
+        "stores/sqlite/clock.py",
+        "    now = max(time.time(), connection.execute(_NEWEST).fetchone()[0])",
+        "    now = time.time()",
+    ),
+    Fault(
+        "sqlite: a boot leaves leases as they were",
+        "stores/sqlite/clock.py",
+        '    connection.execute(_VOID_LEASES, {"now": now})\n',
+        "",
+    ),
+    Fault(
+        "sqlite: the last level first",
+        "stores/sqlite/claiming.py",
+        "    for level in range(PRIORITY_LEVELS):\n        _gather",
+        "    for level in reversed(range(PRIORITY_LEVELS)):\n        _gather",
+    ),
+    Fault(
+        "poison for ever",
+        "core/lifecycle.py",
+        "    return job.max_attempts is not None and job.attempt - job.refunds >= job.max_attempts",
+        "    return job.max_attempts is not None and job.crashes < 0",
+    ),
+    Fault(
+        "a burial does not fence",
+        "core/lifecycle.py",
+        "attempt=job.attempt + 1, refunds=job.refunds + 1)",
+        "refunds=job.refunds)",
+    ),
+    Fault(
+        "a claim hands out the receipt of the last one",
+        "core/lifecycle.py",
+        "        attempt=job.attempt + 1,\n        crashes",
+        "        attempt=job.attempt or 1,\n        crashes",
+    ),
+    Fault(
+        "a snooze spends an attempt",
+        "core/lifecycle.py",
+        "refunds=job.refunds + (move is not Move.RETRY)",
+        "refunds=job.refunds + (move is Move.RELEASE)",
+    ),
+    Fault(
+        "a release loses the job",
+        "core/lifecycle.py",
+        "due_at=job.enqueued_at if move is Move.RELEASE else now + settlement.delay",
+        "due_at=now + (1e9 if move is Move.RELEASE else settlement.delay)",
+    ),
+    Fault(
+        "a delay is forgotten",
+        "core/lifecycle.py",
+        "        due_at=now + job.delay,",
+        "        due_at=now,",
+    ),
+    Fault(
+        "results go to the neighbours",
+        "durable.py",
+        "        jobs = [items[index] for index in verdicts]",
+        "        jobs = [items[index - 1] for index in verdicts]",
+    ),
+    Fault(
+        "a lost call is made again",
+        "core/settling.py",
+        "        if self.leave:\n            self.count",
+        "        if self.leave and result.retry_after is not None:\n            self.count",
+    ),
+    Fault(
+        "a cancelled settlement is lost",
+        "pump.py",
+        "with trio.CancelScope(shield=True):\n                    await self.verdicts",
+        "with trio.CancelScope(shield=False):\n                    await self.verdicts",
+    ),
+    Fault(
+        "what waits is not given back",
+        "durable.py",
+        "        self._nursery.start_soon(self._give_back, waiting)\n",
+        "        self._leases.let_go(waiting)\n",
+    ),
+    Fault(
+        "what was interrupted is not given back",
+        "durable.py",
+        "            await self._settler.release(self._leases.held)\n",
+        "",
+    ),
+    Fault(
+        "the grace has no end",
+        "durable.py",
+        "            await self._work.drain(max(0.0, self._stop.at - trio.current_time()))",
+        "            await self._work.drain(1e9)",
+    ),
+    Fault(
+        "a cancelled enqueue is stored",
+        "ledger.py",
+        "            if entry.cancel():\n                return",
+        "            if entry is not None:\n                return",
+    ),
+    Fault(
+        "callers get each other's answers",
+        "ledger.py",
+        "    enqueue, claim = iter(answers.enqueue), iter(answers.claim)",
+        "    enqueue, claim = iter([*answers.enqueue][::-1]), iter(answers.claim)",
+    ),
+    Fault(
+        "a failed claim takes its room along",
+        "feeder.py",
+        "self._asked -= request.limit\n        self._news.set()\n",
+        "self._asked -= request.limit * (claimed is not None)\n        self._news.set()\n",
+    ),
+    Fault(
+        "leases are extended too late",
+        "leases.py",
+        "_PER_LEASE: Final = 3",
+        "_PER_LEASE: Final = 0.9",
+    ),
+    Fault(
+        "an early verdict is not written",
+        "durable.py",
+        "            await self._write(call, call.take_unwritten())",
+        "            call.take_unwritten()",
+    ),
+    Fault(
+        "a claim takes more than has a place",
+        "feeder.py",
+        "        return self.most - len(self.leases) - self._asked",
+        "        return self.most + 1 - len(self.leases) - self._asked",
+    ),
+)
+
+
+def histories_until_found(fault: Fault) -> int | None:
+    """Return how many histories it takes to find a fault; None: it is not found."""
+    with copy_of_the_engine() as folder:
+        plant(fault, folder / "batchq")
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "tests.simulation", "--seeds", str(SEEDS)],
+                cwd=folder,
+                env=os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
+                capture_output=True,
+                text=True,
+                timeout=LONGEST,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return SEEDS
+    found = json.loads(done.stdout)
+    return int(found["seeds"]) if done.returncode else None
+
+
+def main(words: list[str]) -> int:
+    """Hunt every fault; return how many were missed."""
+    check_places(FAULTS)
+    faults = [fault for fault in FAULTS if not words or any(word in fault.name for word in words)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        needed = dict(
+            zip(
+                [fault.name for fault in faults],
+                pool.map(histories_until_found, faults),
+                strict=True,
+            )
+        )
+    missed = [name for name, histories in needed.items() if histories is None]
+    print(json.dumps({"faults": len(faults), "missed": missed, "histories": needed}))  # noqa: T201
+    return len(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(min(main(sys.argv[1:]), 1))
