@@ -13,13 +13,15 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import compress
 from typing import Any, Final, TypeVar
 
 import attrs
 import trio
 
 from batchq.bridge import Bell, forbid_event_loop, in_trio, run_blocking
-from batchq.core.job import Group, JobRecord, NewJob
+from batchq.core.job import Enqueued, Group, NewJob
+from batchq.core.record import JobRecord
 from batchq.ends import Ends
 from batchq.errors import UnknownJob
 from batchq.job_handle import JobHandle, Read
@@ -199,8 +201,14 @@ class DurableIntake:
         return self._told(ledger, jobs, answers.enqueue, read=read)
 
     def _told(
-        self, ledger: Ledger, jobs: Sequence[NewJob], ids: Sequence[int], *, read: Read
+        self, ledger: Ledger, jobs: Sequence[NewJob], answers: Sequence[Enqueued], *, read: Read
     ) -> list[Any]:
         """Tell of jobs that were stored, and return their handles."""
-        self.on_stored(jobs, ids, ledger.store.now)
-        return [JobHandle(id_, self.lookup, read) for id_ in ids]
+        ids = [answer.id for answer in answers]
+        fresh = [answer.fresh for answer in answers]
+        if all(fresh):
+            self.on_stored(jobs, ids, ledger.store.now)
+        else:
+            stored = [*compress(jobs, fresh)]
+            self.on_stored(stored, [*compress(ids, fresh)], ledger.store.now)
+        return [JobHandle(answer.id, self.lookup, read, fresh=answer.fresh) for answer in answers]

@@ -11,8 +11,9 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import attrs
 
-from batchq.core.job import JobRecord, NewJob
+from batchq.core.job import NewJob
 from batchq.core.lifecycle import JobState
+from batchq.core.record import JobRecord
 from batchq.errors import JobFailed
 
 __all__ = ["Intake", "JobHandle", "Read", "Records"]
@@ -73,6 +74,7 @@ class JobHandle(Generic[R]):
 
     Attributes:
         id: its number in the store.
+        fresh: False: nothing was stored, this is the job that holds its key.
         state: its stored state, when it was last read.
         status: the same as people say it: `scheduled`, `retrying`, `stalled`, or the state.
     """
@@ -80,6 +82,7 @@ class JobHandle(Generic[R]):
     id: int
     _records: Records = attrs.field(repr=False)
     _read: Read = attrs.field(repr=False)
+    fresh: bool = attrs.field(default=True, kw_only=True, repr=False)
     state: JobState = attrs.field(default=JobState.PENDING, init=False)
     status: str = attrs.field(default=JobState.PENDING.value, init=False)
 

@@ -4,7 +4,7 @@
     commit_now(group) ─────────────── any thread ─────────────────────▶ lock ─▶ store.commit
 
 Rule 1: every write goes through `commit_now`, which holds the ledger's lock for the whole
-unit. Nothing else calls `Store.commit`.
+unit. Nothing else calls `Store.commit`; what is no group goes through `call_now`.
 Rule 2: a commit that has begun belongs to the ledger. Whoever submitted is told its answer,
 cancelled or not; a cancelled `submit` was not carried out.
 Rule 3: one bad command does not spoil its neighbours: after an error that is not the
@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from itertools import islice
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import attrs
 import msgspec
@@ -37,6 +37,8 @@ from batchq.queue import BatchedQueue
 from batchq.stores.base import Store
 
 __all__ = ["Ledger", "RunSync"]
+
+T = TypeVar("T")
 
 # Groups that may become one commit. What comes in bulk is cut by thousands before.
 _MOST: Final = 1_000
@@ -118,6 +120,22 @@ class Ledger:
             )
             here.counted = ended  # after a commit that failed the next one counts them
             return answers
+
+    def call_now(self, call: Callable[[Store], T]) -> T:
+        """Let `call` write to the store outside a group, from any thread; it blocks.
+
+        Raises:
+            StoreError: nothing of it was done.
+        """
+        with self._process.lock:
+            return call(self.store)
+
+    async def call(self, call: Callable[[Store], T]) -> T:
+        """Do the same without blocking the event loop; a call that has begun is waited for."""
+        if self.store.info().inline:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return self.call_now(call)
+        return await trio.to_thread.run_sync(self.call_now, call, limiter=self._one_thread())
 
     def close(self) -> None:
         """Close the store, once no commit is under way."""

@@ -9,7 +9,8 @@ import attrs
 import trio
 
 from batchq import JobState, QueueManager
-from batchq.core.job import Answers, ClaimRequest, Group, JobFilter, JobRecord, NewJob
+from batchq.core.job import Answers, ClaimRequest, Group, NewJob
+from batchq.core.record import JobFilter, JobRecord
 from batchq.stores.base import Store
 from batchq.stores.memory import MemoryStore
 

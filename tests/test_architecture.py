@@ -167,6 +167,8 @@ MAX_METHODS = 12
 MAX_METHODS_OF: dict[str, float] = {
     "BatchedQueue": 18, "QueueManager": float("inf"), "Batcher": 16, "RichWaiting": 17,
     "Waiting": 13,
+    # The contract is one surface; a store's rooms do the work.
+    "Store": 19, "MemoryStore": 19, "SqliteStore": 19,
 }  # fmt: skip
 
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef

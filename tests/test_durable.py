@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from batchq import Backoff, Job, JobState, QueueManager, Result, RetryPolicy, Throttled
-from batchq.core.job import JobRecord
+from batchq.core.record import JobRecord
 from tests.jobs import WatchedStore, jobs_in, store_of
 
 NO_RETRY = RetryPolicy(max_retries=0)

@@ -138,8 +138,10 @@ async def test_a_job_stored_while_a_claim_is_on_its_way_back_is_not_overlooked(
     async with manager.working():
         await trio.sleep(0.5)  # the first claim has found nothing; its answer is to come
         job = work.new_job({})
-        ids = manager._ledgers.get().commit_now(Group(enqueue=[job])).enqueue
-        manager._at_work.stored([job], ids, store_of(manager).now)  # as another thread does
+        answers = manager._ledgers.get().commit_now(Group(enqueue=[job])).enqueue
+        manager._at_work.stored(
+            [job], [answers[0].id], store_of(manager).now
+        )  # as another thread does
         await trio.sleep(10)
     assert runs == [2]
 

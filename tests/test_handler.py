@@ -17,7 +17,7 @@ from batchq import (
     QueueManager,
     RetryPolicy,
 )
-from batchq.core.job import JobRecord
+from batchq.core.record import JobRecord
 from tests.jobs import WatchedStore, jobs_in
 
 

@@ -29,10 +29,10 @@ def store() -> WatchedStore:
 
 
 async def enqueue(ledger: Ledger, payload: object, ids: list[int] | None = None) -> int:
-    [id_] = (await ledger.submit(Group(enqueue=[new_job(payload)]))).enqueue
+    [stored] = (await ledger.submit(Group(enqueue=[new_job(payload)]))).enqueue
     if ids is not None:
-        ids.append(id_)
-    return id_
+        ids.append(stored.id)
+    return stored.id
 
 
 # ---- Groups
@@ -78,7 +78,7 @@ async def test_each_caller_gets_the_answers_to_its_own_commands(store: WatchedSt
     assert found["a"].settle == [Settled.APPLIED]
     assert found["c"].settle == [Settled.STALE]
     assert found["d"].extend == [[Extended.STALE], []]  # settled first, in the same commit
-    assert sorted([*found["a"].enqueue, *found["b"].enqueue]) == [2, 3, 4]
+    assert sorted(job.id for name in "ab" for job in found[name].enqueue) == [2, 3, 4]
     assert (found["a"].claim, found["a"].extend, found["b"].claim) == ([], [], [])
     assert found["nothing"] == Answers([], [], [], [])
     # What a group stores, the same group can claim.

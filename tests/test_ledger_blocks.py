@@ -27,10 +27,10 @@ def store() -> WatchedStore:
 
 
 async def enqueue(ledger: Ledger, payload: object, ids: list[int] | None = None) -> int:
-    [id_] = (await ledger.submit(Group(enqueue=[new_job(payload)]))).enqueue
+    [stored] = (await ledger.submit(Group(enqueue=[new_job(payload)]))).enqueue
     if ids is not None:
-        ids.append(id_)
-    return id_
+        ids.append(stored.id)
+    return stored.id
 
 
 # ---- Cancelling
@@ -222,7 +222,7 @@ def test_several_event_loops_share_a_ledger(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for _ in range(20):
-        ids += ledger.commit_now(Group(enqueue=[new_job()])).enqueue
+        ids.append(ledger.commit_now(Group(enqueue=[new_job()])).enqueue[0].id)
     for thread in threads:
         thread.join()
     assert sorted(ids) == list(range(1, 221))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from batchq import JobState
-from batchq.core.job import JobRecord
+from batchq.core.record import JobRecord
 from batchq.stores.sqlite import SqliteStore
 from tests.jobs import jobs_in
 

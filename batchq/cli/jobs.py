@@ -13,7 +13,7 @@ from batchq.cli.refusal import Refusal
 from batchq.cli.table import table, visible, when
 
 if TYPE_CHECKING:
-    from batchq.core.job import Failure, JobRecord
+    from batchq.core.record import Failure, JobRecord
 
 __all__ = ["job", "jobs"]
 
@@ -58,7 +58,7 @@ def jobs(
         batchq jobs --status failed --limit 5
         batchq job 17                            all about one of them
     """  # noqa: D301 - click's mark, not a backslash
-    from batchq.core.job import JobFilter
+    from batchq.core.record import JobFilter
 
     with existing_store(url) as store:
         where = JobFilter(status=status, queue=queue)

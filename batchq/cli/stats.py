@@ -72,7 +72,7 @@ def _report(store: Store) -> dict[str, Any]:
 
 
 def _count(store: Store, queue: str, reading: str) -> int:
-    from batchq.core.job import JobFilter
+    from batchq.core.record import JobFilter
 
     where = JobFilter(queue=queue, status=reading)
     count = after = 0

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 import attrs
 import msgspec
 
-from batchq.core.lifecycle import JobState
-
 if TYPE_CHECKING:
     from batchq.core.result import Result
 
@@ -27,21 +25,20 @@ __all__ = [
     "ClaimRequest",
     "Claimed",
     "ClaimedJob",
+    "Enqueued",
     "ErrorLine",
     "Extended",
     "Extension",
-    "Failure",
     "Group",
     "Job",
-    "JobFilter",
-    "JobRecord",
+    "JobKey",
+    "KeyScope",
     "NewJob",
     "Receipt",
     "Settled",
     "Settlement",
     "Undecoded",
     "Verdict",
-    "WorkerRecord",
 ]
 
 P = TypeVar("P")
@@ -67,6 +64,37 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True, order=True, gc=False
     attempt: int
 
 
+class KeyScope(Enum):
+    """How long no other job of its handler may have a job's key.
+
+    WAITING: until it is first claimed. LIVE: until it is final. KEPT: until it is cleaned
+    away. TIME: for so many seconds from when it was stored.
+    """
+
+    WAITING = "waiting"
+    LIVE = "live"
+    KEPT = "kept"
+    TIME = "time"
+
+
+class JobKey(msgspec.Struct, frozen=True, gc=False):
+    """A text that at most one job of a handler has at a time.
+
+    Attributes:
+        text: the key itself.
+        scope: how long the job holds it.
+        lasts: with scope TIME: for so long from now [s].
+        replace: what becomes of a job that comes while another holds the key. False: it
+            is not stored. True, with scope WAITING only: the one that waits takes its
+            payload and its due time.
+    """
+
+    text: str
+    scope: KeyScope = KeyScope.LIVE
+    lasts: float | None = None
+    replace: bool = False
+
+
 class NewJob(msgspec.Struct, frozen=True, gc=False):
     """A job to be stored.
 
@@ -77,6 +105,9 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
         priority: level [0 highest .. 9].
         delay: it may not be claimed before so long from now [s].
         max_attempts: attempts that count, at most; None is no limit.
+        key: what no other job of its handler may have meanwhile; None: it has none.
+        expires: it fails if it has not run so long from now [s]; None: it waits for ever.
+        tags: short texts to find it by.
     """
 
     queue: str
@@ -85,6 +116,9 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
     priority: int = DEFAULT_PRIORITY
     delay: float = 0.0
     max_attempts: int | None = 4
+    key: JobKey | None = None
+    expires: float | None = None
+    tags: tuple[str, ...] = ()
 
 
 class Verdict(Enum):
@@ -95,6 +129,7 @@ class Verdict(Enum):
     FAIL = "fail"
     SNOOZE = "snooze"
     RELEASE = "release"
+    CANCEL = "cancel"
 
 
 class ErrorLine(msgspec.Struct, frozen=True, gc=False):
@@ -120,8 +155,9 @@ class Settlement(msgspec.Struct, frozen=True, gc=False):
         value: the result for whoever waits, msgspec JSON [bytes]; for OK.
         error: why it failed; for RETRY and FAIL.
         delay: when it may be claimed again, from now [s]; for RETRY and SNOOZE.
-        reason: why it is final, in one word; for FAIL. A RETRY that has no attempts
-            left fails as `exhausted`.
+        reason: why it is final, in one word; for FAIL and CANCEL, where None is what the
+            cancel that was asked for said. A RETRY that has no attempts left fails as
+            `exhausted`.
     """
 
     receipt: Receipt
@@ -152,10 +188,27 @@ class Extension(msgspec.Struct, frozen=True):
 
 
 class Extended(Enum):
-    """The answer to each receipt of an extension. STALE: lost, nothing changed."""
+    """The answer to each receipt of an extension.
+
+    OK: it holds for longer. CANCEL: it does, and the job is asked to stop. STALE: it is
+    lost, nothing changed.
+    """
 
     OK = "ok"
+    CANCEL = "cancel"
     STALE = "stale"
+
+
+class Enqueued(msgspec.Struct, frozen=True, gc=False):
+    """The answer to a new job.
+
+    Attributes:
+        id: its number in the store; rises in order of storing.
+        fresh: False: nothing was stored, this is the job that holds its key.
+    """
+
+    id: int
+    fresh: bool = True
 
 
 class ClaimRequest(msgspec.Struct, frozen=True):
@@ -167,6 +220,8 @@ class ClaimRequest(msgspec.Struct, frozen=True):
         limit: at most so many [jobs, from 1].
         lease: how long the claim holds [s].
         worker: who claims.
+        suspect: whether a job may be given that has killed workers; it comes alone. False:
+            such jobs are passed over.
     """
 
     queue: str
@@ -174,6 +229,7 @@ class ClaimRequest(msgspec.Struct, frozen=True):
     limit: int
     lease: float
     worker: str
+    suspect: bool = True
 
 
 class ClaimedJob(msgspec.Struct, frozen=True, gc=False):
@@ -187,6 +243,8 @@ class ClaimedJob(msgspec.Struct, frozen=True, gc=False):
         max_attempts: attempts that count, at most; None is no limit.
         priority: level [0 highest .. 9].
         enqueued_at: when it was stored [s, store clock].
+        suspect: whether it is to run in a call of its own: several leases on it ran out in
+            a row, so it may be what killed their workers.
     """
 
     receipt: Receipt
@@ -196,16 +254,18 @@ class ClaimedJob(msgspec.Struct, frozen=True, gc=False):
     max_attempts: int | None
     priority: int
     enqueued_at: float
+    suspect: bool = False
 
 
 class Claimed(msgspec.Struct, frozen=True):
     """The answer to a claim.
 
     Attributes:
-        jobs: what was claimed, in claim order (priority, due_at, id).
-        buried: jobs that had used up their attempts and were failed on the way [jobs].
+        jobs: what was claimed, in claim order (priority, due_at, id); a suspect is alone.
+        buried: jobs that ended on the way: used up, expired, or asked to stop [jobs].
         wait: seconds until the next job of these handlers is due; 0: there may be more
-            now; None: nothing waits.
+            now; None: nothing waits, but for suspects that were passed over, and in a
+            queue that is paused.
     """
 
     jobs: Sequence[ClaimedJob]
@@ -239,124 +299,14 @@ class Answers(msgspec.Struct, frozen=True):
     Attributes:
         settle: one per settlement.
         extend: one list per extension, one answer per receipt.
-        enqueue: the new jobs' ids, which rise in order of the group.
+        enqueue: one per new job; the ids of the fresh ones rise.
         claim: one per request.
     """
 
     settle: Sequence[Settled]
     extend: Sequence[Sequence[Extended]]
-    enqueue: Sequence[int]
+    enqueue: Sequence[Enqueued]
     claim: Sequence[Claimed]
-
-
-class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A stored job, as it stands.
-
-    Attributes:
-        id: rises in the order of storing.
-        queue: the queue it belongs to.
-        handler: the handler it is for.
-        state: its stored state.
-        priority: level [0 highest .. 9].
-        due_at: when it may be claimed; None once final [s, store clock].
-        attempt: claims so far; never falls [count].
-        refunds: claims that did not count [count, 0 .. attempt].
-        max_attempts: attempts that count, at most; None is no limit.
-        crashes: leases that ran out in a row [count].
-        payload: what the handler gets, msgspec JSON [bytes].
-        worker: who claimed it last; None if nobody did.
-        value: its result, msgspec JSON [bytes]; None before it completed.
-        reason: why it failed or was cancelled, in one word; else None.
-        enqueued_at: when it was stored [s, store clock].
-        started_at: when it was last claimed; None before [s, store clock].
-        finished_at: when it became final; None before [s, store clock].
-    """
-
-    id: int
-    queue: str
-    handler: str
-    state: JobState
-    priority: int
-    due_at: float | None
-    attempt: int = 0
-    refunds: int = 0
-    max_attempts: int | None = 4
-    crashes: int = 0
-    payload: bytes
-    worker: str | None = None
-    value: bytes | None = None
-    reason: str | None = None
-    enqueued_at: float
-    started_at: float | None = None
-    finished_at: float | None = None
-
-    @property
-    def used(self) -> int:
-        """Attempts that counted."""
-        return self.attempt - self.refunds
-
-    def status(self, now: float) -> str:
-        """Read the state as people say it, at `now` [s, store clock].
-
-        Returns:
-            `scheduled` (pending, due later, never ran), `retrying` (pending, due later,
-            has run), `stalled` (processing, lease run out), or the stored state.
-        """
-        if self.due_at is not None:
-            if self.state is JobState.PENDING and self.due_at > now:
-                return "retrying" if self.attempt else "scheduled"
-            if self.state is JobState.PROCESSING and self.due_at <= now:
-                return "stalled"
-        return self.state.value
-
-
-class Failure(msgspec.Struct, frozen=True):
-    """A kept failure of one attempt.
-
-    Attributes:
-        job_id: which job.
-        attempt: which claim of it.
-        at: when it failed [s, store clock].
-        line: what went wrong.
-        worker: who ran it.
-    """
-
-    job_id: int
-    attempt: int
-    at: float
-    line: ErrorLine
-    worker: str | None
-
-
-class WorkerRecord(msgspec.Struct, frozen=True):
-    """What one worker process has done, moved in the very transactions it counts.
-
-    Attributes:
-        worker: its name, random per start.
-        commits: transactions [count].
-        batches: calls of handlers that ended [count].
-        seen_at: when it last committed [s, store clock].
-    """
-
-    worker: str
-    commits: int
-    batches: int
-    seen_at: float
-
-
-@attrs.frozen(kw_only=True)
-class JobFilter:
-    """Which jobs to list; what is None does not restrict.
-
-    Attributes:
-        status: a stored state, or a reading of it: scheduled, retrying, stalled.
-        queue: the queue's name.
-        handler: the handler's name.
-    """
-
-    status: str | None = None
-    queue: str | None = None
-    handler: str | None = None
 
 
 class Undecoded(msgspec.Struct, Generic[P], eq=False):

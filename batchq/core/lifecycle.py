@@ -4,51 +4,50 @@
                  │   ^              │ │    └──────fail────> FAILED
                  │   └──retry───────┘ └──claim──> PROCESSING (its lease ran out)
                  │      snooze, release
-                 └──fail──> FAILED
+                 └──fail──> FAILED          cancel from either ──> CANCELLED
 
-Rule 1: a job changes state only by a move in `MOVES`. Stores write the same moves in
-their own language; the conformance suite replays this table against them.
+Rule 1: a job changes state only by a row of `TABLE`. Stores write the same moves in their
+own language; the conformance suite replays this table against them, and the docs draw
+their diagram from it.
 Rule 2: what can be read from (state, due_at, attempt) is not a state.
-Rule 3: the functions below make every change of a job's record; whatever ends, ends in
-`_end`. They ask nobody what time it is, and check no receipt: `is_current` does.
+What a row does to a job's record stands in changes.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import Enum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, TypeVar
-
-import msgspec
+from typing import Final, NamedTuple
 
 from batchq.errors import LifecycleError
 
-if TYPE_CHECKING:
-    from batchq.core.job import JobRecord, NewJob, Receipt, Settlement
-
 __all__ = [
+    "CRASHED",
+    "EXHAUSTED",
+    "EXPIRED",
     "LEASE_RAN_OUT",
     "MAX_BURIALS",
     "MAX_FAILURES",
     "MOVES",
+    "SUSPECT_AFTER",
+    "TABLE",
+    "USER",
     "JobState",
     "Move",
+    "Transition",
     "after",
-    "bury",
-    "claim",
-    "is_current",
-    "is_used_up",
-    "kept",
-    "new",
-    "settle",
 ]
-
-T = TypeVar("T")
 
 MAX_FAILURES: Final = 20  # kept per job
 MAX_BURIALS: Final = 1_000  # per claim, so that no commit grows without bound
+SUSPECT_AFTER: Final = 2  # leases that ran out in a row
 LEASE_RAN_OUT: Final = "lease ran out"  # the message of a failure that nobody reported
+# Reasons of ends that the store decides on.
+CRASHED: Final = "crashed"
+EXHAUSTED: Final = "exhausted"
+EXPIRED: Final = "expired"
+USER: Final = "user"
 
 
 class JobState(Enum):
@@ -72,30 +71,111 @@ _FINAL: Final = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELL
 class Move(Enum):
     """What may happen to a job."""
 
+    ENQUEUE = "enqueue"
     CLAIM = "claim"
     COMPLETE = "complete"
     RETRY = "retry"
     FAIL = "fail"
     SNOOZE = "snooze"
     RELEASE = "release"
+    CANCEL = "cancel"
+    ASK = "ask to stop"
+    AGAIN = "run again"
+    HASTEN = "hasten"
+    DELETE = "delete"
 
 
-MOVES: Final[Mapping[JobState, Mapping[Move, JobState]]] = MappingProxyType(
-    {
-        JobState.PENDING: {Move.CLAIM: JobState.PROCESSING, Move.FAIL: JobState.FAILED},
-        JobState.PROCESSING: {
-            Move.CLAIM: JobState.PROCESSING,
-            Move.COMPLETE: JobState.COMPLETED,
-            Move.RETRY: JobState.PENDING,
-            Move.FAIL: JobState.FAILED,
-            Move.SNOOZE: JobState.PENDING,
-            Move.RELEASE: JobState.PENDING,
-        },
-        JobState.COMPLETED: {},
-        JobState.FAILED: {},
-        JobState.CANCELLED: {},
-    }
-)
+class Transition(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        number: its name, as in T5.
+        move: what happens.
+        source: in which state; None: there was no job.
+        target: to which state; None: there is none any more.
+        by: who makes it.
+        when: under which condition.
+        effect: what else changes.
+    """
+
+    number: str
+    move: Move
+    source: JobState | None
+    target: JobState | None
+    by: str
+    when: str
+    effect: str
+
+
+_PENDING: Final = JobState.PENDING
+_PROCESSING: Final = JobState.PROCESSING
+_COMPLETED: Final = JobState.COMPLETED
+_FAILED: Final = JobState.FAILED
+_CANCELLED: Final = JobState.CANCELLED
+_CURRENT: Final = "receipt current"
+_UNASKED: Final = "receipt current; not asked to stop"
+
+# T16 belongs to jobs that wait for others; there are none yet.
+TABLE: Final = (
+    Transition("T1", Move.ENQUEUE, None, _PENDING, "enqueue", "key free",
+               "attempt = refunds = 0; due_at = now + delay"),
+    Transition("T2", Move.CLAIM, _PENDING, _PROCESSING, "claim",
+               "due; queue not paused; handler known; attempts left; not expired",
+               "attempt + 1; due_at = now + lease; progress and note emptied;"
+               " a key held while waiting is freed"),
+    Transition("T3", Move.CLAIM, _PROCESSING, _PROCESSING, "claim",
+               "its lease ran out; attempts left; not asked to stop",
+               "as T2; crashes + 1; error line for the old attempt"),
+    Transition("T4", Move.FAIL, _PENDING, _FAILED, "claim (buries)", "due; expired; never ran",
+               "attempt + 1; refunds + 1; reason expired"),
+    Transition("T4", Move.FAIL, _PROCESSING, _FAILED, "claim (buries)",
+               "its lease ran out; no attempts left; not asked to stop",
+               "attempt + 1; refunds + 1; error line; reason crashed"),
+    Transition("T4", Move.CANCEL, _PROCESSING, _CANCELLED, "claim (buries)",
+               "its lease ran out; asked to stop",
+               "attempt + 1; refunds + 1; error line; reason as asked"),
+    Transition("T5", Move.COMPLETE, _PROCESSING, _COMPLETED, "settle ok", _CURRENT,
+               "value stored"),
+    Transition("T6", Move.RETRY, _PROCESSING, _PENDING, "settle retry",
+               _UNASKED + "; attempts left", "due_at = now + delay; error line"),
+    Transition("T7", Move.FAIL, _PROCESSING, _FAILED, "settle retry",
+               _UNASKED + "; no attempts left", "error line; reason exhausted"),
+    Transition("T8", Move.FAIL, _PROCESSING, _FAILED, "settle fail", _CURRENT,
+               "error line; reason"),
+    Transition("T9", Move.SNOOZE, _PROCESSING, _PENDING, "settle snooze", _UNASKED,
+               "refunds + 1; due_at = now + delay"),
+    Transition("T10", Move.RELEASE, _PROCESSING, _PENDING, "settle release", _UNASKED,
+               "refunds + 1; due_at = enqueued_at: first in line"),
+    Transition("T11", Move.CANCEL, _PROCESSING, _CANCELLED,
+               "settle cancel; asked to stop: retry, snooze, release, too", _CURRENT, "reason"),
+    Transition("T12", Move.CANCEL, _PENDING, _CANCELLED, "cancel", "", "reason"),
+    Transition("T13", Move.ASK, _PROCESSING, _PROCESSING, "cancel", "",
+               "it is asked to stop"),
+    *(
+        Transition("T14", Move.AGAIN, final, _PENDING, "retry", "key free, or never had one",
+                   "refunds = attempt; crashes = 0; due_at = now; value, reason, expiry"
+                   " and what it was asked emptied; error lines kept")
+        for final in (_COMPLETED, _FAILED, _CANCELLED)
+    ),
+    Transition("T15", Move.HASTEN, _PENDING, _PENDING, "retry", "due later", "due_at = now"),
+    *(
+        Transition("T17", Move.DELETE, final, None, "clean, delete",
+                   "no time left that its key is held for",
+                   "error lines go, too")
+        for final in (_COMPLETED, _FAILED, _CANCELLED)
+    ),
+)  # fmt: skip
+
+
+def _moves() -> Mapping[JobState, Mapping[Move, JobState]]:
+    moves: dict[JobState, dict[Move, JobState]] = {state: {} for state in JobState}
+    for row in TABLE:
+        if row.source is not None and row.target is not None:
+            moves[row.source][row.move] = row.target
+    return MappingProxyType({state: MappingProxyType(found) for state, found in moves.items()})
+
+
+MOVES: Final[Mapping[JobState, Mapping[Move, JobState]]] = _moves()
 
 
 def after(state: JobState, move: Move) -> JobState:
@@ -111,109 +191,3 @@ def after(state: JobState, move: Move) -> JobState:
         raise LifecycleError(
             f"cannot {move.value} a {state.value} job; it can only: {legal}"
         ) from None
-
-
-_VERDICTS: Final = MappingProxyType(
-    {
-        "ok": Move.COMPLETE,
-        "retry": Move.RETRY,
-        "fail": Move.FAIL,
-        "snooze": Move.SNOOZE,
-        "release": Move.RELEASE,
-    }
-)
-
-
-def is_current(job: JobRecord | None, receipt: Receipt) -> bool:
-    """Tell whether `receipt` is the right to settle and extend `job`."""
-    return job is not None and job.state is JobState.PROCESSING and job.attempt == receipt.attempt
-
-
-def is_used_up(job: JobRecord) -> bool:
-    """Tell whether all attempts that may count were made: a claim buries the job."""
-    return job.max_attempts is not None and job.attempt - job.refunds >= job.max_attempts
-
-
-def new(record: type[JobRecord], job: NewJob, *, id_: int, now: float) -> JobRecord:
-    """Return the record of a job that is being stored."""
-    return record(
-        id=id_,
-        queue=job.queue,
-        handler=job.handler,
-        state=JobState.PENDING,
-        priority=job.priority,
-        due_at=now + job.delay,
-        max_attempts=job.max_attempts,
-        payload=job.payload,
-        enqueued_at=now,
-    )
-
-
-def claim(job: JobRecord, *, now: float, lease: float, worker: str) -> JobRecord:
-    """Return a due job as its new holder has it, until `now + lease` [s].
-
-    Its lease ran out if it was processing: one more crash in a row.
-    """
-    return msgspec.structs.replace(
-        job,
-        state=after(job.state, Move.CLAIM),
-        attempt=job.attempt + 1,
-        crashes=job.crashes + (job.state is JobState.PROCESSING),
-        due_at=now + lease,
-        worker=worker,
-        started_at=now,
-    )
-
-
-def bury(job: JobRecord, *, now: float) -> JobRecord:
-    """Return a due job that is used up, failed.
-
-    The attempt number rises, so that its last holder's receipt is stale; nothing ran, so
-    that one is refunded.
-    """
-    fenced = msgspec.structs.replace(job, attempt=job.attempt + 1, refunds=job.refunds + 1)
-    return _end(fenced, Move.FAIL, now=now, reason="crashed")
-
-
-def settle(job: JobRecord, settlement: Settlement, *, now: float) -> JobRecord:
-    """Return the job after a settlement whose receipt is current."""
-    move = _VERDICTS[settlement.verdict.value]
-    job = msgspec.structs.replace(job, crashes=0)
-    if move is Move.COMPLETE:
-        return _end(job, move, now=now, value=settlement.value)
-    if move is Move.FAIL:
-        return _end(job, move, now=now, reason=settlement.reason)
-    if move is Move.RETRY and is_used_up(job):
-        return _end(job, Move.FAIL, now=now, reason="exhausted")
-    return msgspec.structs.replace(
-        job,
-        state=after(job.state, move),
-        refunds=job.refunds + (move is not Move.RETRY),
-        due_at=job.enqueued_at if move is Move.RELEASE else now + settlement.delay,
-    )
-
-
-def kept(failures: Sequence[T]) -> Sequence[T]:
-    """Return which of a job's failures, oldest first, are kept: the first and the last."""
-    if len(failures) <= MAX_FAILURES:
-        return failures
-    return [failures[0], *failures[1 - MAX_FAILURES :]]
-
-
-def _end(
-    job: JobRecord,
-    move: Move,
-    *,
-    now: float,
-    value: bytes | None = None,
-    reason: str | None = None,
-) -> JobRecord:
-    """Return the job in its final state: the one way into any of them."""
-    return msgspec.structs.replace(
-        job,
-        state=after(job.state, move),
-        due_at=None,
-        value=value,
-        reason=reason,
-        finished_at=now,
-    )

@@ -10,14 +10,30 @@ Rule 4: no other error than `StoreError` and its kin leaves a store.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
+from batchq.core.lifecycle import USER
+from batchq.core.record import EVERY_JOB
+
 if TYPE_CHECKING:
-    from batchq.core.job import Answers, Failure, Group, JobFilter, JobRecord, WorkerRecord
+    from batchq.core.job import Answers, Group
     from batchq.core.lifecycle import JobState
+    from batchq.core.record import (
+        Beat,
+        Changed,
+        Cleaned,
+        Failure,
+        JobFilter,
+        JobRecord,
+        Note,
+        Ordered,
+        QueueRecord,
+        Tally,
+        WorkerRecord,
+    )
 
 __all__ = ["Store", "StoreInfo"]
 
@@ -34,6 +50,9 @@ class StoreInfo:
             the death of every process; `memory`: it lives as long as this process.
         inline: True where a call is so short that it needs no thread of its own.
         version: the driver's own version.
+        shared: whether other processes may use it at the same time.
+        watch: files; a change of one of them hints that somebody has written, as
+            `changed` does. They come and go.
     """
 
     kind: str
@@ -42,13 +61,16 @@ class StoreInfo:
     durability: str
     inline: bool
     version: str
+    shared: bool = False
+    watch: tuple[str, ...] = ()
 
 
 class Store(Protocol):
     """Where jobs live.
 
-    Times are seconds on the store's clock. `commit` and `close` are called by the ledger
-    only, one at a time, from any thread; what reads may be called from any thread.
+    Times are seconds on the store's clock. `commit`, `close` and what else writes are called
+    by the ledger only, one at a time, from any thread; what reads may be called from any
+    thread at any time.
     """
 
     def now(self) -> float:
@@ -72,21 +94,106 @@ class Store(Protocol):
     def get(self, ids: Sequence[int]) -> list[JobRecord | None]:
         """Read jobs; one answer per id, in order, None where there is none."""
 
-    def find(self, where: JobFilter, *, after: int = 0, limit: int = 100) -> list[JobRecord]:
+    def find(
+        self,
+        where: JobFilter,
+        *,
+        after: int | None = None,
+        limit: int = 100,
+        newest_first: bool = False,
+    ) -> list[JobRecord]:
         """List jobs by rising id, from the first above `after`, at most `limit`.
 
-        The last id of a page is the `after` of the next: pages neither skip nor repeat
+        With `newest_first` by falling id, from the first below `after`. None begins at the
+        end. The last id of a page is the `after` of the next: pages neither skip nor repeat
         a job that did not change.
         """
 
     def counts(self) -> dict[str, dict[JobState, int]]:
         """Count jobs per queue and stored state; a state without jobs is left out."""
 
-    def errors(self, job_id: int | None = None, *, limit: int = 100) -> list[Failure]:
-        """List kept failures, newest first, of one job or of all."""
+    def tally(self, since: float) -> list[Tally]:
+        """List what happened since the minute of `since` [s, store clock], by minute, queue."""
+
+    def errors(
+        self, job_id: int | None = None, *, where: JobFilter = EVERY_JOB, limit: int = 100
+    ) -> list[Failure]:
+        """List kept failures, newest first, of one job or of those that `where` means."""
+
+    def queues(self) -> list[QueueRecord]:
+        """List the queues about which something was ordered, by name."""
 
     def workers(self) -> list[WorkerRecord]:
-        """List who has committed here, and how often; the latest first."""
+        """List who has committed or beat here; the latest first."""
+
+    def record(self, notes: Sequence[Note]) -> Sequence[bool]:
+        """Keep what handlers say of running jobs.
+
+        Returns:
+            Per note, in order, whether its receipt is current; another changes nothing.
+        """
+
+    def cancel(
+        self,
+        selection: Sequence[int] | JobFilter,
+        reason: str = USER,
+        *,
+        after: int = 0,
+        limit: int = 1_000,
+    ) -> Changed:
+        """Cancel jobs that wait, and ask those that are processing to stop.
+
+        Args:
+            selection: ids; or a filter, of whose jobs those are meant that come first
+                above `after` by rising id, at most `limit`.
+            reason: why, in one word.
+            after: where to begin in a filter's jobs; the `next` of the last answer.
+            limit: most jobs of a filter in one transaction.
+        """
+
+    def retry(
+        self, selection: Sequence[int] | JobFilter, *, after: int = 0, limit: int = 1_000
+    ) -> Changed:
+        """Let ended jobs run again, with all their attempts; and waiting ones run now.
+
+        Args:
+            selection: as of `cancel`.
+            after: as of `cancel`.
+            limit: as of `cancel`.
+        """
+
+    def delete(self, ids: Sequence[int]) -> Sequence[Ordered]:
+        """Delete ended jobs and their failures; one answer per id, in order."""
+
+    def clean(
+        self,
+        retention: Mapping[JobState, float],
+        *,
+        queue: str | None = None,
+        after: int = 0,
+        limit: int = 1_000,
+    ) -> Cleaned:
+        """Delete, among the next `limit` jobs, those that ended long enough ago.
+
+        The caller begins at 0 and goes on at each answer's `next` until that is None. With
+        the first step old tallies go, too, and what was said of workers long gone.
+
+        Args:
+            retention: how long jobs are kept after their end, by final state [s]; a state
+                that is missing is kept.
+            queue: only its jobs; None: all.
+            after: the id after which to look.
+            limit: most jobs to look at in one transaction.
+        """
+
+    def set_queue(self, queue: str, *, paused: bool) -> None:
+        """Order, for every process, whether a queue is paused.
+
+        Nothing of a paused queue is claimed once this returned; what runs goes on.
+        """
+
+    def beat(self, beat: Beat) -> None:
+        """Keep what a worker says of itself."""
 
     def changed(self) -> bool:
         """Hint that another process has written since the last call.

@@ -7,21 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchq.core.job import ErrorLine, JobRecord, NewJob, Receipt, Settlement, Verdict
-from batchq.core.lifecycle import (
-    MAX_FAILURES,
-    MOVES,
-    JobState,
-    Move,
-    after,
+from batchq.core.changes import (
+    again,
+    ask_to_stop,
     bury,
     claim,
     is_current,
+    is_doomed,
+    is_suspect,
     is_used_up,
     kept,
     new,
     settle,
 )
+from batchq.core.job import ErrorLine, NewJob, Receipt, Settlement, Verdict
+from batchq.core.lifecycle import MAX_FAILURES, MOVES, TABLE, JobState, Move, after
+from batchq.core.record import JobRecord
 from batchq.errors import LifecycleError
 
 S, M = JobState, Move
@@ -29,18 +30,25 @@ S, M = JobState, Move
 LEGAL = {
     (S.PENDING, M.CLAIM): S.PROCESSING,
     (S.PENDING, M.FAIL): S.FAILED,
+    (S.PENDING, M.CANCEL): S.CANCELLED,
+    (S.PENDING, M.HASTEN): S.PENDING,
     (S.PROCESSING, M.CLAIM): S.PROCESSING,
     (S.PROCESSING, M.COMPLETE): S.COMPLETED,
     (S.PROCESSING, M.RETRY): S.PENDING,
     (S.PROCESSING, M.FAIL): S.FAILED,
     (S.PROCESSING, M.SNOOZE): S.PENDING,
     (S.PROCESSING, M.RELEASE): S.PENDING,
+    (S.PROCESSING, M.CANCEL): S.CANCELLED,
+    (S.PROCESSING, M.ASK): S.PROCESSING,
+    (S.COMPLETED, M.AGAIN): S.PENDING,
+    (S.FAILED, M.AGAIN): S.PENDING,
+    (S.CANCELLED, M.AGAIN): S.PENDING,
 }
 NOW = 4096.0
 
 
 def a_job(state: JobState = S.PROCESSING, **more: object) -> JobRecord:
-    stored = new(JobRecord, NewJob("mail", "send", b"1", 3, 8.0, 3), id_=7, now=NOW)
+    stored = new(NewJob("mail", "send", b"1", 3, 8.0, 3), id_=7, now=NOW)
     return msgspec.structs.replace(stored, **{"state": state, "attempt": 1, **more})
 
 
@@ -58,14 +66,48 @@ def test_a_job_changes_state_only_by_a_move_of_the_table(state: JobState, move: 
         assert legal.value in said
 
 
-def test_nothing_comes_of_a_final_state_and_something_of_every_other() -> None:
-    assert {state for state in JobState if state.final} == {
-        state for state in JobState if not MOVES[state]
-    }
+def test_of_a_final_state_comes_only_what_people_order() -> None:
+    for state in JobState:
+        assert state.final == (set(MOVES[state]) == {Move.AGAIN})
+    gone = {row.source for row in TABLE if row.move is Move.DELETE and row.target is None}
+    assert gone == {state for state in JobState if state.final}
+
+
+def test_the_table_numbers_its_rows_as_the_design_does() -> None:
+    numbers = list(dict.fromkeys(row.number for row in TABLE))
+    assert numbers == [f"T{number}" for number in (*range(1, 16), 17)]
+
+
+def test_what_is_asked_to_stop_never_waits_again() -> None:
+    """J13."""
+    for verdict in (Verdict.RETRY, Verdict.SNOOZE, Verdict.RELEASE, Verdict.CANCEL):
+        asked = ask_to_stop(a_job(), "late")
+        job = settle(asked, Settlement(Receipt(7, 1), verdict), now=NOW)
+        assert (job.state, job.reason) == (S.CANCELLED, "late")
+    assert bury(ask_to_stop(a_job(attempt=3), "late"), now=NOW).state is S.CANCELLED
+
+
+def test_what_runs_again_has_all_its_attempts_and_no_end_of_patience() -> None:
+    ended = a_job(S.FAILED, attempt=3, crashes=2, due_at=None, reason="x", expires_at=NOW)
+    job = again(ended, now=NOW)
+    assert (job.state, job.due_at, job.used, job.attempt) == (S.PENDING, NOW, 0, 3)
+    assert (job.crashes, job.reason, job.finished_at) == (0, None, None)
+    assert not is_doomed(job, now=NOW + 1)
+
+
+def test_what_waits_is_hastened_but_never_delayed() -> None:
+    assert again(a_job(S.PENDING, due_at=NOW + 9), now=NOW).due_at == NOW
+    assert again(a_job(S.PENDING, due_at=NOW - 9), now=NOW).due_at == NOW - 9
+
+
+def test_a_job_is_a_suspect_when_its_second_lease_in_a_row_runs_out() -> None:
+    assert not is_suspect(a_job(crashes=0))
+    assert is_suspect(a_job(crashes=1))
+    assert not is_suspect(a_job(S.PENDING, crashes=1))
 
 
 def test_a_new_job_waits_its_delay_from_now() -> None:
-    stored = new(JobRecord, NewJob("mail", "send", b"1", 3, 8.0, None), id_=7, now=NOW)
+    stored = new(NewJob("mail", "send", b"1", 3, 8.0, None), id_=7, now=NOW)
     assert (stored.id, stored.state, stored.due_at) == (7, S.PENDING, NOW + 8)
     assert (stored.attempt, stored.refunds, stored.crashes) == (0, 0, 0)
 

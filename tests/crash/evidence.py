@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
-from batchq.core.job import JobRecord
 from batchq.core.lifecycle import JobState
+from batchq.core.record import JobRecord
 
 __all__ = ["Evidence", "Run", "Settle", "violations"]
 

@@ -33,8 +33,8 @@ import attrs
 import click
 
 from batchq.cli.work import work_command
-from batchq.core.job import JobFilter, JobRecord
 from batchq.core.lifecycle import JobState
+from batchq.core.record import JobFilter, JobRecord
 from batchq.stores.url import open_store
 from tests.crash.evidence import Evidence, Run, Settle, violations
 from tests.crash.fate import LEASE, fate

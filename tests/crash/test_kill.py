@@ -11,8 +11,8 @@ from pathlib import Path
 import attrs
 import pytest
 
-from batchq.core.job import JobRecord
 from batchq.core.lifecycle import JobState
+from batchq.core.record import JobRecord
 from tests.crash.evidence import Evidence, Run, Settle, violations
 from tests.crash.kill import plan
 

@@ -18,13 +18,13 @@ from batchq.core.job import (
     Extended,
     Extension,
     Group,
-    JobRecord,
     NewJob,
     Receipt,
     Settled,
     Settlement,
     Verdict,
 )
+from batchq.core.record import JobRecord
 from batchq.stores.base import Store
 from batchq.stores.memory import MemoryStore
 from batchq.stores.sqlite import SqliteStore
@@ -74,8 +74,8 @@ SQLITE: Final = StoreKind("sqlite", _sqlite, lasting=True)
 STORES: Final = (MEMORY, SQLITE)
 
 
-def enqueue(store: Store, *jobs: NewJob) -> Sequence[int]:
-    return store.commit(Group(enqueue=jobs)).enqueue
+def enqueue(store: Store, *jobs: NewJob) -> list[int]:
+    return [answer.id for answer in store.commit(Group(enqueue=jobs)).enqueue]
 
 
 def job(

@@ -56,6 +56,8 @@ class Model:
             self.error(job, settlement.error.message)
         if verdict == "ok":
             job.update(state="completed", value=settlement.value)
+        elif verdict == "cancel":
+            job.update(state="cancelled", reason=settlement.reason or "user")
         elif verdict == "fail":
             job.update(state="failed", reason=settlement.reason)
         elif verdict == "retry" and self.is_used_up(job):
@@ -99,18 +101,36 @@ class Model:
             "enqueued_at": self.now,
             "started_at": None,
             "finished_at": None,
+            "cancel": None,
+            "expires_at": None,
+            "tags": (),
+            "key": None,
+            "key_scope": None,
+            "key_until": None,
+            "holds_key": False,
+            "progress": None,
+            "note": None,
         }
         return id_
 
     def claim(self, request: ClaimRequest) -> Row:
         receipts: list[tuple[int, int]] = []
-        buried = 0
+        buried, full = 0, False
+        passed: list[int] = []
         for job in sorted(self.due(request), key=in_order):
             if len(receipts) == request.limit:
                 break
+            used_up = self.is_used_up(job)
+            suspect = job["state"] == "processing" and job["crashes"] >= 1
+            if suspect and not used_up:
+                if not request.suspect:
+                    passed.append(job["id"])
+                    continue
+                full = True
+                if receipts:
+                    break
             if job["state"] == "processing":
                 self.error(job, "lease ran out")
-            used_up = self.is_used_up(job)
             job["attempt"] += 1
             self.claims[job["id"]] += 1
             self.changed = True
@@ -123,8 +143,10 @@ class Model:
             job.update(state="processing", due_at=self.now + request.lease)
             job.update(worker=request.worker, started_at=self.now)
             receipts.append((job["id"], job["attempt"]))
-        full = len(receipts) == request.limit
-        wait = 0.0 if full else self.wait(request)
+            if full:
+                break
+        full = full or len(receipts) == request.limit
+        wait = 0.0 if full else self.wait(request, passed)
         return {"receipts": receipts, "buried": buried, "wait": wait}
 
     def due(self, request: ClaimRequest) -> list[Row]:
@@ -139,8 +161,9 @@ class Model:
             and job["handler"] in request.handlers
         ]
 
-    def wait(self, request: ClaimRequest) -> float | None:
-        due = [job["due_at"] - self.now for job in self.waiting(request)]
+    def wait(self, request: ClaimRequest, passed: Sequence[int]) -> float | None:
+        jobs = [job for job in self.waiting(request) if job["id"] not in passed]
+        due = [job["due_at"] - self.now for job in jobs]
         return min(due) if due else None
 
     def error(self, job: Row, message: str) -> None:

@@ -13,18 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batchq.core.job import (
-    Extended,
-    Extension,
-    Group,
-    JobFilter,
-    Receipt,
-    Settled,
-    Settlement,
-    Verdict,
-    WorkerRecord,
-)
+from batchq.core.job import Extended, Extension, Group, Receipt, Settled, Settlement, Verdict
 from batchq.core.lifecycle import LEASE_RAN_OUT, MAX_BURIALS, MAX_FAILURES, JobState
+from batchq.core.record import JobFilter, WorkerRecord
 from batchq.stores.base import Store
 from tests.stores.kit import (
     BOOM,

@@ -22,15 +22,13 @@ from batchq.core.job import (
     ClaimRequest,
     ErrorLine,
     Extension,
-    Failure,
     Group,
-    JobFilter,
     NewJob,
     Receipt,
     Settlement,
     Verdict,
-    WorkerRecord,
 )
+from batchq.core.record import Failure, JobFilter, WorkerRecord
 from batchq.stores.base import Store
 from tests.stores.kit import MEMORY, SQLITE, StoreKind
 from tests.stores.model import Model, Row
@@ -62,6 +60,7 @@ REQUESTS = st.builds(
     limit=LIMITS,
     lease=LEASES,
     worker=WORKERS,
+    suspect=st.booleans(),
 )
 
 
@@ -207,7 +206,7 @@ class StoreMachine(RuleBasedStateMachine):
         settled, extended, enqueued, claimed = self.model.commit(group)
         assert [answer.value for answer in answers.settle] == settled
         assert [[answer.value for answer in part] for part in answers.extend] == extended
-        assert list(answers.enqueue) == enqueued
+        assert [stored.id for stored in answers.enqueue] == enqueued
         assert len(answers.claim) == len(claimed)
         for answer, expected in zip(answers.claim, claimed, strict=True):
             receipts = [job.receipt for job in answer.jobs]

@@ -15,7 +15,9 @@ from typing import Final
 
 import pytest
 
-from batchq.core.job import Group, JobFilter
+from batchq.core.job import Group
+from batchq.core.lifecycle import JobState
+from batchq.core.record import JobFilter
 from batchq.errors import (
     NotAStore,
     StoreError,
@@ -29,6 +31,7 @@ from tests.stores.sqlite_kit import forked, raw, succeeded
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 NOBODY: Final = 65534
+READINGS: Final = ("scheduled", "retrying", "stalled")
 
 
 @pytest.fixture
@@ -57,16 +60,20 @@ def plan(connection: sqlite3.Connection, sql: str, **parameters: object) -> str:
 def test_a_claim_seeks_through_the_partial_index_and_sorts_nothing(path: Path) -> None:
     SqliteStore(path).close()
     with closing(sqlite3.connect(path)) as connection:
-        found = plan(connection, claiming._IN_ORDER, queue="q", handler="h", priority=2)
+        found = plan(connection, claiming._IN_ORDER, queue="q", handler="h", priority=2, now=0)
     index = "batchq_jobs_due (queue=? AND handler=? AND priority=?)"
     assert found == f"SEARCH batchq_jobs USING INDEX {index}"
 
 
 def test_listings_and_counts_read_no_completed_job_they_do_not_show(path: Path) -> None:
     SqliteStore(path).close()
-    values: dict[str, object] = {"now": 0, "after": 0, "queue": None, "handler": None, "limit": 1}
+    plans: dict[str | None, str] = {}
     with closing(sqlite3.connect(path)) as connection:
-        plans = {status: plan(connection, sql, **values) for status, sql in admin._FIND.items()}
+        for status in (None, *(state.value for state in JobState), *READINGS):
+            where = JobFilter(status=status, queue="q", handler="h", tag="t")
+            query = admin.listing("SELECT id", where, now=0, after=0)
+            assert query is not None
+            plans[status] = plan(connection, query[0], **query[1])
         counts = plan(connection, admin._COUNTS)
     for status in ("pending", "processing", "scheduled", "retrying", "stalled"):
         assert "USING INDEX batchq_jobs_due" in plans[status]

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from batchq.core.job import Group, JobFilter, Receipt, Settled, Settlement, Verdict
+from batchq.core.job import Group, Receipt, Settled, Settlement, Verdict
 from batchq.core.lifecycle import JobState
+from batchq.core.record import JobFilter
 from batchq.errors import StoreBroken, StoreBusy, StoreFull
 from batchq.stores.sqlite import SqliteStore
 from tests.stores.kit import BOOM, HandClock, claim, claim_ids, enqueue, job, request, settle_one

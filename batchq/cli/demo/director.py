@@ -23,8 +23,8 @@ from batchq.cli.demo.progress import Display, Pace, Snapshot
 from batchq.cli.demo.recipients import Recipient
 from batchq.cli.demo.report import Killing, Report, Seen, Times, add_up
 from batchq.cli.demo.server import PostOffice, Server
-from batchq.core.job import JobFilter, JobRecord
 from batchq.core.lifecycle import JobState
+from batchq.core.record import JobFilter, JobRecord
 from batchq.handlers.email import SmtpTransport
 from batchq.stores.base import Store
 from batchq.stores.url import open_store

@@ -15,8 +15,8 @@ from typing import Any
 
 import attrs
 
-from batchq.core.job import JobRecord, WorkerRecord
 from batchq.core.lifecycle import JobState
+from batchq.core.record import JobRecord, WorkerRecord
 
 __all__ = ["Killing", "Lost", "Report", "Seen", "Times", "add_up"]
 

@@ -11,41 +11,77 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, Final
 
+import attrs
 import msgspec
 
-from batchq.core.job import ErrorLine, Failure, JobFilter, JobRecord, WorkerRecord
+from batchq.core.job import ErrorLine, KeyScope
 from batchq.core.lifecycle import JobState
+from batchq.core.record import (
+    EVERY_JOB,
+    Beat,
+    Failure,
+    JobFilter,
+    JobRecord,
+    QueueRecord,
+    Tally,
+    WorkerRecord,
+)
 
-__all__ = ["counts", "errors", "find", "get", "workers"]
+__all__ = [
+    "bounded",
+    "counts",
+    "errors",
+    "find",
+    "find_ids",
+    "get",
+    "is_id",
+    "listing",
+    "queues",
+    "tally",
+    "workers",
+]
 
 # JobRecord's own fields, in its order.
-_SELECT: Final = """
+_FIELDS: Final = """
     SELECT id, queue, handler, state, priority, due_at, attempt, refunds, max_attempts, crashes,
            CAST(payload AS BLOB), worker, CAST(value AS BLOB), reason,
-           enqueued_at, started_at, finished_at
-      FROM batchq_jobs """
-_GET: Final = _SELECT + "WHERE id IN (SELECT value FROM json_each(:ids))"  # noqa: S608 - constants
-_ANY: Final = _SELECT + "NOT INDEXED WHERE TRUE"
-_LIVE: Final = _SELECT + "INDEXED BY batchq_jobs_due WHERE state IN ('pending', 'processing')"
-_LOST: Final = _SELECT + "INDEXED BY batchq_jobs_lost WHERE state IN ('failed', 'cancelled')"
-_PAGE: Final = """
-       AND id > :after
-       AND (:queue IS NULL OR queue = :queue)
-       AND (:handler IS NULL OR handler = :handler)
-     ORDER BY id
-     LIMIT :limit
+           enqueued_at, started_at, finished_at, cancel, expires_at, tags,
+           key, key_scope, key_until, holds_key, progress, note
 """
-# A stored state, or a reading of it as JobRecord.status has them -> the listing.
-_FIND: Final[dict[str | None, str]] = {
-    None: _ANY + _PAGE,
-    "completed": _ANY + " AND state = 'completed'" + _PAGE,
-    "failed": _LOST + " AND state = 'failed'" + _PAGE,
-    "cancelled": _LOST + " AND state = 'cancelled'" + _PAGE,
-    "pending": _LIVE + " AND state = 'pending'" + _PAGE,
-    "processing": _LIVE + " AND state = 'processing'" + _PAGE,
-    "scheduled": _LIVE + " AND state = 'pending' AND due_at > :now AND attempt = 0" + _PAGE,
-    "retrying": _LIVE + " AND state = 'pending' AND due_at > :now AND attempt > 0" + _PAGE,
-    "stalled": _LIVE + " AND state = 'processing' AND due_at <= :now" + _PAGE,
+_BY_ID: Final = "FROM batchq_jobs WHERE id IN (SELECT value FROM json_each(:ids))"
+_GET: Final = _FIELDS + _BY_ID
+
+# Where a listing looks: no index; live jobs; lost ones; those with a key.
+_ANY: Final = "FROM batchq_jobs NOT INDEXED WHERE TRUE"
+_LIVE: Final = (
+    "FROM batchq_jobs INDEXED BY batchq_jobs_due WHERE state IN ('pending', 'processing')"
+)
+_LOST: Final = "FROM batchq_jobs INDEXED BY batchq_jobs_lost WHERE state IN ('failed', 'cancelled')"
+_KEYED: Final = "FROM batchq_jobs INDEXED BY batchq_jobs_key WHERE key IS NOT NULL"
+# A stored state, or a reading of it as JobRecord.status has them -> where, and which.
+_STATUS: Final[dict[str | None, tuple[str, str]]] = {
+    None: (_ANY, ""),
+    "completed": (_ANY, "AND state = 'completed'"),
+    "failed": (_LOST, "AND state = 'failed'"),
+    "cancelled": (_LOST, "AND state = 'cancelled'"),
+    "pending": (_LIVE, "AND state = 'pending'"),
+    "processing": (_LIVE, "AND state = 'processing'"),
+    "scheduled": (_LIVE, "AND state = 'pending' AND due_at > :now AND attempt = 0"),
+    "retrying": (_LIVE, "AND state = 'pending' AND due_at > :now AND attempt > 0"),
+    "stalled": (_LIVE, "AND state = 'processing' AND due_at <= :now"),
+}
+# JobFilter's own fields, but for its status.
+_TERMS: Final = {
+    "queue": "AND queue = :queue",
+    "handler": "AND handler = :handler",
+    "tag": "AND EXISTS (SELECT 1 FROM json_each(tags) WHERE value = :tag)",
+    "key": "AND key = :key",
+    "first_id": "AND id >= :first_id",
+    "last_id": "AND id <= :last_id",
+    "stored_since": "AND enqueued_at >= :stored_since",
+    "stored_before": "AND enqueued_at < :stored_before",
+    "ended_since": "AND finished_at >= :ended_since",
+    "ended_before": "AND finished_at < :ended_before",
 }
 _COUNTS: Final = """
     SELECT queue, state, count(*)
@@ -53,23 +89,25 @@ _COUNTS: Final = """
      WHERE state IN ('pending', 'processing')
      GROUP BY queue, state
      UNION ALL
-    SELECT queue, state, jobs FROM batchq_totals
+    SELECT queue, state, jobs FROM batchq_totals WHERE jobs > 0
 """
+_TALLIES: Final = """
+    SELECT queue, minute, enqueued, claimed, settled, completed, failed, cancelled, retried,
+           crashed, waited, ran
+      FROM batchq_tallies
+     WHERE minute >= ?
+     ORDER BY minute, queue
+"""
+_QUEUES: Final = "SELECT queue, paused FROM batchq_queues ORDER BY queue"
 _FAILURES: Final = """
     SELECT job, attempt, at, kind, message, traceback, worker
       FROM batchq_errors
-     ORDER BY id DESC
-     LIMIT :limit
 """
-_FAILURES_OF: Final = """
-    SELECT job, attempt, at, kind, message, traceback, worker
-      FROM batchq_errors
-     WHERE job = :job
-     ORDER BY id DESC
-     LIMIT :limit
-"""
+_NEWEST: Final = " ORDER BY id DESC LIMIT :limit"
+_OF_JOB: Final = _FAILURES + "WHERE job = :job" + _NEWEST
+_OF_ALL: Final = _FAILURES + _NEWEST
 _WORKERS: Final = """
-    SELECT worker, commits, batches, seen_at
+    SELECT worker, commits, batches, seen_at, beat
       FROM batchq_workers
      ORDER BY seen_at DESC
 """
@@ -78,26 +116,65 @@ _LARGEST: Final = 2**63 - 1
 
 def get(connection: sqlite3.Connection, ids: Sequence[int]) -> list[JobRecord | None]:
     """Read jobs; one answer per id, in order."""
-    wanted = msgspec.json.encode([id_ for id_ in ids if 0 < id_ <= _LARGEST]).decode()
+    wanted = msgspec.json.encode([id_ for id_ in ids if is_id(id_)]).decode()
     found = {row[0]: _record(row) for row in connection.execute(_GET, {"ids": wanted})}
     return [found.get(id_) for id_ in ids]
 
 
-def find(
-    connection: sqlite3.Connection, where: JobFilter, *, now: float, after: int, limit: int
-) -> list[JobRecord]:
-    """List jobs by rising id, from the first above `after`."""
-    sql = _FIND.get(where.status)
-    if sql is None:
-        return []
-    parameters = {
-        "now": now,
-        "after": _bounded(after),
-        "queue": _plain(where.queue),
-        "handler": _plain(where.handler),
-        "limit": _bounded(limit),
+def listing(
+    columns: str, where: JobFilter, *, now: float, after: int | None, newest_first: bool = False
+) -> tuple[str, dict[str, Any]] | None:
+    """Return the query for jobs by id, without its limit, and its parameters.
+
+    Returns:
+        None: no job can be meant.
+    """
+    if where.status not in _STATUS:
+        return None
+    place, status = _STATUS[where.status]
+    given = {
+        name: value
+        for name, value in attrs.asdict(where).items()
+        if value is not None and name != "status"
     }
-    return [_record(row) for row in connection.execute(sql, parameters)]
+    if "key" in given:
+        place = _KEYED
+    beyond = "" if after is None else "AND id < :after" if newest_first else "AND id > :after"
+    order = "ORDER BY id DESC" if newest_first else "ORDER BY id"
+    terms = [_TERMS[name] for name in given]
+    sql = "\n".join([columns, place, status, *terms, beyond, order])
+    parameters = {name: _storable(value) for name, value in given.items()}
+    return sql, {**parameters, "now": now, "after": None if after is None else bounded(after)}
+
+
+def find(
+    connection: sqlite3.Connection,
+    where: JobFilter,
+    *,
+    now: float,
+    after: int | None,
+    limit: int,
+    newest_first: bool,
+) -> list[JobRecord]:
+    """List jobs by rising or falling id, from the first beyond `after`."""
+    query = listing(_FIELDS, where, now=now, after=after, newest_first=newest_first)
+    if query is None:
+        return []
+    sql, parameters = query
+    parameters["limit"] = bounded(limit)
+    return [_record(row) for row in connection.execute(f"{sql} LIMIT :limit", parameters)]
+
+
+def find_ids(
+    connection: sqlite3.Connection, where: JobFilter, *, now: float, after: int, limit: int
+) -> list[int]:
+    """List the ids alone, by rising id, from the first above `after`."""
+    query = listing("SELECT id", where, now=now, after=after)
+    if query is None:
+        return []
+    sql, parameters = query
+    parameters["limit"] = bounded(limit)
+    return [id_ for (id_,) in connection.execute(f"{sql} LIMIT :limit", parameters)]
 
 
 def counts(connection: sqlite3.Connection) -> dict[str, dict[JobState, int]]:
@@ -108,23 +185,74 @@ def counts(connection: sqlite3.Connection) -> dict[str, dict[JobState, int]]:
     return counted
 
 
-def errors(connection: sqlite3.Connection, job_id: int | None, *, limit: int) -> list[Failure]:
+def tally(connection: sqlite3.Connection, since: float) -> list[Tally]:
+    """List what happened, by minute and queue."""
+    names = Tally.__struct_fields__
+    rows = connection.execute(_TALLIES, (since,))
+    return [Tally(**dict(zip(names, row, strict=True))) for row in rows]
+
+
+def queues(connection: sqlite3.Connection) -> list[QueueRecord]:
+    """List what is ordered, by queue."""
+    return [QueueRecord(queue, bool(paused)) for queue, paused in connection.execute(_QUEUES)]
+
+
+def errors(
+    connection: sqlite3.Connection, job_id: int | None, where: JobFilter, *, now: float, limit: int
+) -> list[Failure]:
     """List kept failures, newest first."""
-    sql = _FAILURES if job_id is None else _FAILURES_OF
-    parameters = {"limit": _bounded(limit)}
+    parameters: dict[str, Any] = {"limit": bounded(limit)}
     if job_id is not None:
-        parameters["job"] = _bounded(job_id)
+        sql = _OF_JOB
+        parameters["job"] = bounded(job_id)
+    elif where == EVERY_JOB:
+        sql = _OF_ALL
+    else:
+        query = listing("SELECT id", where, now=now, after=None)
+        if query is None:
+            return []
+        jobs, more = query
+        sql = f"{_FAILURES} WHERE job IN ({jobs}) {_NEWEST}"
+        parameters |= more
     return [_failure(row) for row in connection.execute(sql, parameters)]
 
 
 def workers(connection: sqlite3.Connection) -> list[WorkerRecord]:
     """List who has committed, the latest first."""
-    return [WorkerRecord(*row) for row in connection.execute(_WORKERS)]
+    return [
+        WorkerRecord(
+            worker,
+            commits,
+            batches,
+            seen_at,
+            None if beat is None else msgspec.json.decode(beat, type=Beat),
+        )
+        for worker, commits, batches, seen_at, beat in connection.execute(_WORKERS)
+    ]
+
+
+def bounded(number: int) -> int:
+    """Return `number` as SQLite can hold it; negative ones are none."""
+    return min(max(number, 0), _LARGEST)
+
+
+def is_id(number: int) -> bool:
+    """Tell whether a job could have this id."""
+    return 0 < number <= _LARGEST
 
 
 def _record(row: tuple[Any, ...]) -> JobRecord:
     fields = dict(zip(JobRecord.__struct_fields__, row, strict=True))
-    return JobRecord(**{**fields, "state": JobState(fields["state"])})
+    scope, tags = fields["key_scope"], fields["tags"]
+    return JobRecord(
+        **{
+            **fields,
+            "state": JobState(fields["state"]),
+            "tags": () if tags is None else tuple(msgspec.json.decode(tags)),
+            "key_scope": None if scope is None else KeyScope(scope),
+            "holds_key": bool(fields["holds_key"]),
+        }
+    )
 
 
 def _failure(row: tuple[Any, ...]) -> Failure:
@@ -132,11 +260,8 @@ def _failure(row: tuple[Any, ...]) -> Failure:
     return Failure(job_id, attempt, at, ErrorLine(kind, message, traceback), worker)
 
 
-def _bounded(number: int) -> int:
-    """Return `number` as SQLite can hold it; negative ones are none."""
-    return min(max(number, 0), _LARGEST)
-
-
-def _plain(name: str | None) -> str | None:
-    """Return a name without the lone surrogates that no stored one has."""
-    return None if name is None else name.encode(errors="replace").decode()
+def _storable(value: object) -> object:
+    """Return a filter's value as SQLite takes it; no stored text has lone surrogates."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    return bounded(value) if isinstance(value, int) else value

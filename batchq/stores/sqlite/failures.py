@@ -8,10 +8,10 @@ from typing import Final
 
 import msgspec
 
-from batchq.core.job import Failure
 from batchq.core.lifecycle import MAX_FAILURES
+from batchq.core.record import Failure
 
-__all__ = ["keep_failures"]
+__all__ = ["keep_failures", "storable"]
 
 _INSERT: Final = """
     INSERT INTO batchq_errors (job, attempt, at, kind, message, traceback, worker)
@@ -48,13 +48,13 @@ def _row(failure: Failure) -> tuple[object, ...]:
         failure.job_id,
         failure.attempt,
         failure.at,
-        _storable(line.kind),
-        _storable(line.message),
-        _storable(line.traceback),
+        storable(line.kind),
+        storable(line.message),
+        storable(line.traceback),
         failure.worker,
     )
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """Return `text` with its lone surrogates, as in odd file names, written out."""
     return text.encode(errors="backslashreplace").decode()

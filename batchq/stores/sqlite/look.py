@@ -22,6 +22,8 @@ _TABLES: Final = frozenset(
         "batchq_jobs",
         "batchq_meta",
         "batchq_migrations",
+        "batchq_queues",
+        "batchq_tallies",
         "batchq_totals",
         "batchq_workers",
     }

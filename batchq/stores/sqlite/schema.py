@@ -35,7 +35,16 @@ _TABLES: Final = (
         enqueued_at REAL NOT NULL,
         started_at REAL,
         finished_at REAL,
+        expires_at REAL,
+        cancel TEXT,
+        key TEXT,
+        key_scope TEXT,
+        key_until REAL,
+        holds_key INTEGER,  -- 1, or NULL
+        progress REAL,
         reason TEXT,
+        note TEXT,
+        tags TEXT,
         value TEXT,
         payload TEXT NOT NULL
     ) STRICT
@@ -51,6 +60,40 @@ _TABLES: Final = (
     CREATE INDEX batchq_jobs_lost
         ON batchq_jobs (state, id)
      WHERE state IN ('failed', 'cancelled')
+    """,
+    # A job is the lock on its key: no row outlives it. Jobs without a key are in neither.
+    """
+    CREATE UNIQUE INDEX batchq_jobs_held_key
+        ON batchq_jobs (handler, key)
+     WHERE holds_key = 1
+    """,
+    """
+    CREATE INDEX batchq_jobs_key
+        ON batchq_jobs (key, id)
+     WHERE key IS NOT NULL
+    """,
+    """
+    CREATE TABLE batchq_queues (
+        queue TEXT PRIMARY KEY,
+        paused INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE batchq_tallies (
+        minute REAL NOT NULL,
+        queue TEXT NOT NULL,
+        enqueued INTEGER NOT NULL,
+        claimed INTEGER NOT NULL,
+        settled INTEGER NOT NULL,
+        completed INTEGER NOT NULL,
+        failed INTEGER NOT NULL,
+        cancelled INTEGER NOT NULL,
+        retried INTEGER NOT NULL,
+        crashed INTEGER NOT NULL,
+        waited REAL NOT NULL,
+        ran REAL NOT NULL,
+        PRIMARY KEY (minute, queue)
+    ) STRICT, WITHOUT ROWID
     """,
     """
     CREATE TABLE batchq_totals (
@@ -78,7 +121,8 @@ _TABLES: Final = (
         worker TEXT PRIMARY KEY,
         commits INTEGER NOT NULL,
         batches INTEGER NOT NULL,
-        seen_at REAL NOT NULL
+        seen_at REAL NOT NULL,
+        beat TEXT
     ) STRICT, WITHOUT ROWID
     """,
     """

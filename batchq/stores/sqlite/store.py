@@ -5,15 +5,30 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 import attrs
 
-from batchq.core.job import Answers, Failure, Group, JobFilter, JobRecord, WorkerRecord
-from batchq.core.lifecycle import JobState
+from batchq.core.job import Answers, Group
+from batchq.core.lifecycle import USER, JobState
+from batchq.core.record import (
+    EVERY_JOB,
+    Beat,
+    Changed,
+    Cleaned,
+    Failure,
+    JobFilter,
+    JobRecord,
+    Note,
+    Ordered,
+    QueueRecord,
+    Tally,
+    WorkerRecord,
+)
+from batchq.core.tallying import MINUTE
 from batchq.errors import OptionError, StoreError
 from batchq.stores.base import StoreInfo
 from batchq.stores.sqlite import admin
@@ -21,6 +36,7 @@ from batchq.stores.sqlite.clock import store_clock
 from batchq.stores.sqlite.connect import SYNCHRONOUS, Reader, Writer, open_writer
 from batchq.stores.sqlite.fork import at_work
 from batchq.stores.sqlite.look import SCHEMA
+from batchq.stores.sqlite.orders import Orders
 from batchq.stores.sqlite.trouble import translated
 from batchq.stores.sqlite.work import Work
 
@@ -38,6 +54,8 @@ class _Open:
     reader: Reader
     clock: Callable[[], float]
     work: Work
+    orders: Orders
+    watcher: Reader
     version: int = 0
 
 
@@ -94,31 +112,101 @@ class SqliteStore:
         with self._here().reader.snapshot() as connection:
             return admin.get(connection, ids)
 
-    def find(self, where: JobFilter, *, after: int = 0, limit: int = 100) -> list[JobRecord]:
-        """List jobs by rising id, from the first above `after`, at most `limit`."""
+    def find(
+        self,
+        where: JobFilter,
+        *,
+        after: int | None = None,
+        limit: int = 100,
+        newest_first: bool = False,
+    ) -> list[JobRecord]:
+        """List jobs by rising or falling id, from the first beyond `after`, at most `limit`."""
         here = self._here()
         with here.reader.snapshot() as connection:
-            return admin.find(connection, where, now=here.clock(), after=after, limit=limit)
+            return admin.find(
+                connection, where, now=here.clock(), after=after, limit=limit,
+                newest_first=newest_first,
+            )  # fmt: skip
 
     def counts(self) -> dict[str, dict[JobState, int]]:
         """Count jobs per queue and stored state; a state without jobs is left out."""
         with self._here().reader.snapshot() as connection:
             return admin.counts(connection)
 
-    def errors(self, job_id: int | None = None, *, limit: int = 100) -> list[Failure]:
-        """List kept failures, newest first, of one job or of all."""
+    def tally(self, since: float) -> list[Tally]:
+        """List what happened since the minute of `since`, by minute and queue."""
         with self._here().reader.snapshot() as connection:
-            return admin.errors(connection, job_id, limit=limit)
+            return admin.tally(connection, since // MINUTE * MINUTE)
+
+    def errors(
+        self, job_id: int | None = None, *, where: JobFilter = EVERY_JOB, limit: int = 100
+    ) -> list[Failure]:
+        """List kept failures, newest first, of one job or of those that `where` means."""
+        here = self._here()
+        with here.reader.snapshot() as connection:
+            return admin.errors(connection, job_id, where, now=here.clock(), limit=limit)
+
+    def queues(self) -> list[QueueRecord]:
+        """List the queues about which something was ordered, by name."""
+        with self._here().reader.snapshot() as connection:
+            return admin.queues(connection)
 
     def workers(self) -> list[WorkerRecord]:
         """List who has committed here, and how often; the latest first."""
         with self._here().reader.snapshot() as connection:
             return admin.workers(connection)
 
+    def record(self, notes: Sequence[Note]) -> Sequence[bool]:
+        """Keep what handlers say of running jobs; tell per note whether its receipt counts."""
+        return self._here().orders.record(notes)
+
+    def cancel(
+        self,
+        selection: Sequence[int] | JobFilter,
+        reason: str = USER,
+        *,
+        after: int = 0,
+        limit: int = 1_000,
+    ) -> Changed:
+        """Cancel jobs that wait, ask those that are processing to stop."""
+        return self._here().orders.cancel(selection, reason, after=after, limit=limit)
+
+    def retry(
+        self, selection: Sequence[int] | JobFilter, *, after: int = 0, limit: int = 1_000
+    ) -> Changed:
+        """Let ended jobs run again, with all their attempts; and waiting ones run now."""
+        return self._here().orders.retry(selection, after=after, limit=limit)
+
+    def delete(self, ids: Sequence[int]) -> Sequence[Ordered]:
+        """Delete ended jobs and their failures; one answer per id, in order."""
+        return self._here().orders.delete(ids)
+
+    def clean(
+        self,
+        retention: Mapping[JobState, float],
+        *,
+        queue: str | None = None,
+        after: int = 0,
+        limit: int = 1_000,
+    ) -> Cleaned:
+        """Delete, among the next `limit` jobs, those that ended long enough ago."""
+        return self._here().orders.clean(retention, queue=queue, after=after, limit=limit)
+
+    def set_queue(self, queue: str, *, paused: bool) -> None:
+        """Order, for every process, whether a queue is paused."""
+        self._here().orders.set_queue(queue, paused=paused)
+
+    def beat(self, beat: Beat) -> None:
+        """Keep what a worker says of itself."""
+        self._here().orders.beat(beat)
+
     def changed(self) -> bool:
-        """Hint that somebody has written since the last call; this store's own commits count."""
+        """Hint that somebody has written since the last call; this store's own commits count.
+
+        It waits for no other read, and may be asked from one thread at any time.
+        """
         here = self._here()
-        version, here.version = here.version, here.reader.version()
+        version, here.version = here.version, here.watcher.version()
         return here.version != version
 
     def info(self) -> StoreInfo:
@@ -130,6 +218,8 @@ class SqliteStore:
             durability=self._durability,
             inline=False,
             version=sqlite3.sqlite_version,
+            shared=True,
+            watch=(f"{self._path}-wal",),
         )
 
     def close(self) -> None:
@@ -137,6 +227,7 @@ class SqliteStore:
         here, self._open = self._open, None
         if here is not None and here.pid == os.getpid():
             here.reader.close()
+            here.watcher.close()
             here.writer.close()
 
     def _here(self) -> _Open:
@@ -163,7 +254,15 @@ class SqliteStore:
             with translated(self._path):
                 clock = self._clock or store_clock(writer.connection, writer.transaction)
             reader = Reader(self._path, self._patience)
-            here = _Open(os.getpid(), writer, reader, clock, Work(writer, clock))
-            here.version = reader.version()
+            here = _Open(
+                pid=os.getpid(),
+                writer=writer,
+                reader=reader,
+                clock=clock,
+                work=Work(writer, clock),
+                orders=Orders(writer, clock),
+                watcher=Reader(self._path, self._patience),
+            )
+            here.version = here.watcher.version()
             undo.pop_all()
         return here

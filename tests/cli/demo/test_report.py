@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from batchq.cli.demo.report import Killing, Lost, Report, Seen, Times, add_up
 from batchq.cli.demo.telling import account_of_report
-from batchq.core.job import JobRecord, WorkerRecord
 from batchq.core.lifecycle import JobState
+from batchq.core.record import JobRecord, WorkerRecord
 
 TIMES = Times(storing=0.5, sending=2.0)
 

@@ -1,0 +1,189 @@
+"""Storing new jobs in SQL: many rows per statement; keys are looked at once for a group.
+
+Rule 1: most jobs have no key, no tags and no end of patience: they cost nothing for those.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+from typing import Any, Final
+
+import attrs
+import msgspec
+
+from batchq.core.job import Enqueued, JobKey, KeyScope, NewJob
+from batchq.core.tallying import Counting
+
+__all__ = ["Holder", "enqueue", "find_holders", "free_keys"]
+
+_LAST_ID: Final = "SELECT seq FROM sqlite_sequence WHERE name = 'batchq_jobs'"
+
+# The cast keeps bytes as they are, and makes them readable in any tool.
+_ROW: Final = "(?, ?, ?, 'pending', ?, ?, 0, 0, ?, 0, ?, CAST(? AS TEXT))"
+_COLUMNS: Final = """
+           (id, queue, handler, state, priority, due_at,
+            attempt, refunds, max_attempts, crashes, enqueued_at, payload"""
+_INSERT: Final = f"INSERT INTO batchq_jobs {_COLUMNS}) VALUES "  # noqa: S608 - constants
+# Many rows per statement take half the time of one each; more than these gain nothing.
+_AT_ONCE: Final = 100
+_INSERT_ONE: Final = _INSERT + _ROW
+_INSERT_MANY: Final = _INSERT + ", ".join([_ROW] * _AT_ONCE)
+_INSERT_WHOLE: Final = f"""
+    INSERT INTO batchq_jobs {_COLUMNS},
+            expires_at, tags, key, key_scope, key_until, holds_key)
+    VALUES {_ROW.removesuffix(")")}, ?, ?, ?, ?, ?, ?)
+"""  # noqa: S608 - constants
+# The join goes from what is wanted, through the index of keys that are held.
+_HOLDERS: Final = """
+    SELECT handler, key, id, key_scope, key_until
+      FROM json_each(:keys) AS wanted
+           CROSS JOIN batchq_jobs INDEXED BY batchq_jobs_held_key
+     WHERE handler = wanted.value ->> 0
+       AND key = wanted.value ->> 1
+       AND holds_key = 1
+"""
+_FREE: Final = """
+    UPDATE batchq_jobs SET holds_key = NULL WHERE id IN (SELECT value FROM json_each(:ids))
+"""
+_REPLACE: Final = "UPDATE batchq_jobs SET payload = CAST(? AS TEXT), due_at = ? WHERE id = ?"
+
+_plain: Final = attrgetter("key", "expires", "tags")
+_PLAIN: Final = (None, None, ())
+_queue: Final = attrgetter("queue")
+
+
+@attrs.frozen
+class Holder:
+    """A job that holds a key."""
+
+    id: int
+    scope: str
+    until: float | None
+
+    def lets_go(self, now: float) -> bool:
+        """Tell whether its time is over."""
+        return self.until is not None and self.until <= now
+
+
+def enqueue(
+    connection: sqlite3.Connection, jobs: Sequence[NewJob], *, counting: Counting
+) -> Sequence[Enqueued]:
+    """Store jobs; one answer per job, in order."""
+    if not jobs:
+        return ()
+    row = connection.execute(_LAST_ID).fetchone()
+    first = 1 if row is None else row[0] + 1
+    if {*map(_plain, jobs)} != {_PLAIN}:
+        return _enqueue_whole(connection, jobs, first=first, counting=counting)
+    _insert(connection, _rows(enumerate(jobs, first), counting.now))
+    _count(counting, jobs)
+    return [*map(Enqueued, range(first, first + len(jobs)))]
+
+
+def find_holders(
+    connection: sqlite3.Connection, keys: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], Holder]:
+    """Find who holds keys, by (handler, key)."""
+    wanted = msgspec.json.encode([*dict.fromkeys(keys)]).decode()
+    rows = connection.execute(_HOLDERS, {"keys": wanted})
+    return {(handler, key): Holder(*holder) for handler, key, *holder in rows}
+
+
+def free_keys(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
+    """Let jobs hold their keys no more."""
+    if ids:
+        connection.execute(_FREE, {"ids": msgspec.json.encode(ids).decode()})
+
+
+def _rows(jobs: Iterable[tuple[int, NewJob]], now: float) -> list[tuple[Any, ...]]:
+    return [
+        (id_, job.queue, job.handler, job.priority, now + job.delay, job.max_attempts, now,
+         job.payload)
+        for id_, job in jobs
+    ]  # fmt: skip
+
+
+def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    whole = len(rows) - len(rows) % _AT_ONCE
+    for start in range(0, whole, _AT_ONCE):
+        values = [value for row in rows[start : start + _AT_ONCE] for value in row]
+        connection.execute(_INSERT_MANY, values)
+    connection.executemany(_INSERT_ONE, rows[whole:])
+
+
+def _count(counting: Counting, jobs: Sequence[NewJob]) -> None:
+    for queue, stored in Counter(map(_queue, jobs)).items():
+        counting.of(queue).enqueued += stored
+
+
+# ---- Jobs with keys, tags, or an end of patience.
+
+
+@attrs.define(eq=False)
+class _Keyed:
+    """Decides, job by job in order, who comes in."""
+
+    holders: dict[tuple[str, str], Holder]
+    now: float
+    next_id: int
+    fresh: list[tuple[int, NewJob]] = attrs.field(factory=list, init=False)
+    freed: list[int] = attrs.field(factory=list, init=False)
+    replaced: list[tuple[bytes, float, int]] = attrs.field(factory=list, init=False)
+
+    def answer(self, job: NewJob) -> Enqueued:
+        key = job.key
+        holder = None if key is None else self._holder(job, key)
+        if holder is not None:
+            return Enqueued(holder, fresh=False)
+        id_ = self.next_id
+        self.next_id += 1
+        self.fresh.append((id_, job))
+        if key is not None:
+            self.holders[job.handler, key.text] = Holder(
+                id_, key.scope.value, _until(key, self.now)
+            )
+        return Enqueued(id_)
+
+    def _holder(self, job: NewJob, key: JobKey) -> int | None:
+        holder = self.holders.get((job.handler, key.text))
+        if holder is None:
+            return None
+        if holder.lets_go(self.now):
+            self.freed.append(holder.id)
+            return None
+        if key.replace and holder.scope == KeyScope.WAITING.value:
+            self.replaced.append((job.payload, self.now + job.delay, holder.id))
+        return holder.id
+
+
+def _enqueue_whole(
+    connection: sqlite3.Connection, jobs: Sequence[NewJob], *, first: int, counting: Counting
+) -> Sequence[Enqueued]:
+    keys = [(job.handler, job.key.text) for job in jobs if job.key is not None]
+    keyed = _Keyed(find_holders(connection, keys) if keys else {}, counting.now, first)
+    answers = [keyed.answer(job) for job in jobs]
+    free_keys(connection, keyed.freed)
+    plain = _rows(keyed.fresh, counting.now)
+    more = [_more(job, counting.now) for _, job in keyed.fresh]
+    connection.executemany(
+        _INSERT_WHOLE, [row + rest for row, rest in zip(plain, more, strict=True)]
+    )
+    connection.executemany(_REPLACE, keyed.replaced)
+    _count(counting, [job for _, job in keyed.fresh])
+    return answers
+
+
+def _more(job: NewJob, now: float) -> tuple[Any, ...]:
+    expires_at = None if job.expires is None else now + job.expires
+    tags = msgspec.json.encode(job.tags).decode() if job.tags else None
+    key = job.key
+    if key is None:
+        return expires_at, tags, None, None, None, None
+    return expires_at, tags, key.text, key.scope.value, _until(key, now), 1
+
+
+def _until(key: JobKey, now: float) -> float | None:
+    return None if key.lasts is None else now + key.lasts

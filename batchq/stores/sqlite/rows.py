@@ -1,0 +1,69 @@
+"""What an order reads of a job, and what the core would say of it; and how jobs are deleted."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from batchq.core.lifecycle import JobState
+
+__all__ = ["IDS", "ROW", "Row", "as_json", "forget"]
+
+ROW: Final = """
+    SELECT id, state, queue, handler, enqueued_at, finished_at, key, key_until, holds_key
+      FROM batchq_jobs
+"""
+IDS: Final = "WHERE id IN (SELECT value FROM json_each(:ids))"
+_FORGET: Final = f"DELETE FROM batchq_jobs {IDS}"  # noqa: S608 - constants
+_FORGET_ERRORS: Final = "DELETE FROM batchq_errors WHERE job IN (SELECT value FROM json_each(:ids))"
+
+
+class Row(NamedTuple):
+    """A job as an order reads it."""
+
+    id: int
+    name: str
+    queue: str
+    handler: str
+    enqueued_at: float
+    finished_at: float | None
+    key: str | None
+    key_until: float | None
+    holds_key: int | None
+
+    @property
+    def state(self) -> JobState:
+        """Its stored state."""
+        return JobState(self.name)
+
+    def key_it_needs(self, now: float) -> tuple[str, str] | None:
+        """Return which key it takes again, as core/lifecycle.py's `takes_key_again`."""
+        if self.key is None or self.holds_key or not self.state.final:
+            return None
+        over = self.key_until is not None and self.key_until <= now
+        return None if over else (self.handler, self.key)
+
+    def ended_before(self, retention: Mapping[JobState, float], now: float) -> bool:
+        """Tell whether it was kept long enough after its end."""
+        keep = retention.get(self.state)
+        return keep is not None and self.finished_at is not None and self.finished_at <= now - keep
+
+    def may_go(self, now: float) -> bool:
+        """Tell whether it may be deleted, as core/lifecycle.py's `may_go`."""
+        held = self.holds_key and self.key_until is not None and self.key_until > now
+        return self.state.final and not held
+
+
+def forget(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
+    """Delete jobs, and their failures."""
+    if ids:
+        connection.execute(_FORGET_ERRORS, {"ids": as_json(ids)})
+        connection.execute(_FORGET, {"ids": as_json(ids)})
+
+
+def as_json(ids: Sequence[int]) -> str:
+    """Return ids as a statement takes them."""
+    return msgspec.json.encode(ids).decode()
