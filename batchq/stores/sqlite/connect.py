@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 import tempfile
 import threading
 import time
@@ -25,7 +26,7 @@ from batchq.errors import StoreBroken, StoreBusy, StoreError
 from batchq.stores.sqlite.fork import at_work, begin_work, end_work, remember
 from batchq.stores.sqlite.lock import FileLock, retry
 from batchq.stores.sqlite.look import SCHEMA, look, read_only, schema_of
-from batchq.stores.sqlite.trouble import is_busy, store_error, translated
+from batchq.stores.sqlite.trouble import is_busy, os_trouble, store_error, translated
 
 __all__ = ["SYNCHRONOUS", "Reader", "Writer", "open_writer"]
 
@@ -51,6 +52,7 @@ class Writer:
     connection: sqlite3.Connection
     lock: FileLock
     patience: float
+    _working: bool = attrs.field(default=False, init=False)
     _broken: StoreError | None = attrs.field(default=None, init=False)
     _commits: int = attrs.field(default=0, init=False)
     _next_checkpoint: int = attrs.field(default=64, init=False)
@@ -68,10 +70,16 @@ class Writer:
         try:
             with translated(self.path):
                 retry(self._begin, patience=self.patience, path=self.path)
-                yield from self._until_commit()
+                before = self.connection.total_changes
+                yield
+                self.connection.execute("COMMIT")
+                if self.connection.total_changes != before:
+                    self._after_commit()
         except StoreBroken as error:
             self._give_up(error)
             raise
+        finally:
+            self._end()
 
     def checkpoint(self) -> None:
         """Move what is in the WAL to the database; under the lock."""
@@ -102,40 +110,32 @@ class Writer:
 
     def _begin(self) -> bool:
         begin_work()
-        began = False
-        try:
-            began = self._began()
-        finally:
-            if not began:
-                end_work()
-        return began
+        self._working = True
+        if self.lock.take():
+            try:
+                # IMMEDIATE takes the write lock up front: a plain BEGIN that reads first can
+                # fail at its first write, and no waiting helps.
+                self.connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if not is_busy(error):
+                    raise
+            else:
+                return True
+        self._end()
+        return False
 
-    def _began(self) -> bool:
-        if not self.lock.take():
-            return False
+    def _end(self) -> None:
+        """Leave nothing half-done and nothing held, whatever came between; idempotent."""
+        if not self._working:
+            return
         try:
-            # IMMEDIATE takes the write lock up front: a plain BEGIN that reads first can
-            # fail at its first write, and no waiting helps.
-            self.connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            self.lock.release()
-            if is_busy(error):
-                return False
-            raise
-        return True
-
-    def _until_commit(self) -> Iterator[None]:
-        connection = self.connection
-        try:
-            before = connection.total_changes
-            yield
-            connection.execute("COMMIT")
-            if connection.total_changes != before:
-                self._after_commit()
+            # What broke is closed already. On a full disk SQLite has rolled back already, and
+            # a second ROLLBACK would raise.
+            if self._broken is None and self.connection.in_transaction:
+                with translated(self.path):
+                    self.connection.execute("ROLLBACK")
         finally:
-            # On a full disk SQLite has rolled back already; a second ROLLBACK would raise.
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+            self._working = False
             self.lock.release()
             end_work()
 
@@ -157,6 +157,11 @@ class Writer:
         """Use this connection no more: after a failed fsync nobody knows what is written."""
         self._broken = error
         with suppress(sqlite3.Error):
+            if sys.version_info >= (3, 12):
+                # To close the last connection is to checkpoint: it would repeat the fsync,
+                # and be told that all is well. Earlier Pythons can't say so.
+                never = sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE
+                self.connection.setconfig(never, True)  # noqa: FBT003 - its only form
             self.connection.close()
 
 
@@ -183,7 +188,7 @@ class Reader:
             try:
                 yield connection
             finally:
-                connection.execute("ROLLBACK")
+                _end_reading(connection)
 
     def version(self) -> int:
         """Return a number that changes when somebody else has written."""
@@ -288,13 +293,17 @@ def _begin_reading(connection: sqlite3.Connection) -> bool:
     try:
         connection.execute("BEGIN")
         connection.execute("SELECT 1 FROM batchq_meta").fetchone()
-    except sqlite3.OperationalError as error:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        _end_reading(connection)  # or the next one could not begin
         if is_busy(error):
             return False
         raise
     return True
+
+
+def _end_reading(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:  # after some errors SQLite has ended it already
+        connection.execute("ROLLBACK")
 
 
 def _migrate(writer: Writer) -> None:
@@ -322,4 +331,4 @@ def _make_file(path: str) -> None:
         finally:
             Path(name).unlink()
     except OSError as error:
-        raise StoreError(f"cannot make {path}: {error.strerror}") from error
+        raise os_trouble(error, f"make {path}") from error

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from batchq.errors import StoreBusy, StoreError
+from batchq.errors import StoreBusy
+from batchq.stores.sqlite.trouble import os_trouble
 
 __all__ = ["SUFFIX", "FileLock", "retry"]
 
@@ -63,7 +64,7 @@ class FileLock:
         try:
             self._descriptor = os.open(path + SUFFIX, flags, 0o600)
         except OSError as error:
-            raise StoreError(f"cannot open {path + SUFFIX}: {error.strerror}") from error
+            raise os_trouble(error, f"open {path + SUFFIX}") from error
 
     def take(self) -> bool:
         """Take the lock if nobody else has it."""

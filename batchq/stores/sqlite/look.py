@@ -9,8 +9,8 @@ from typing import Final
 from urllib.parse import quote
 
 from batchq import __version__
-from batchq.errors import NotAStore, StoreError, StoreTooNew
-from batchq.stores.sqlite.trouble import is_busy
+from batchq.errors import NotAStore, StoreTooNew
+from batchq.stores.sqlite.trouble import is_busy, os_trouble
 
 __all__ = ["SCHEMA", "look", "read_only", "schema_of"]
 
@@ -49,7 +49,7 @@ def look(path: str) -> int | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StoreError(f"cannot look at {path}: {error.strerror}") from error
+        raise os_trouble(error, f"look at {path}") from error
     try:
         return _look(path)
     except (sqlite3.DatabaseError, NotAStore):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +10,14 @@ from typing import Final
 
 from batchq.errors import StoreBroken, StoreBusy, StoreError, StoreFull
 
-__all__ = ["is_busy", "store_error", "translated"]
+__all__ = ["is_busy", "os_trouble", "store_error", "translated"]
 
 # PROTOCOL is what a race for the WAL's locks may end in; it passes as the others do.
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 _FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM})
 # A full disk shows itself so where the WAL's index has to grow; nothing is written then.
 _FULL_IO: Final = frozenset({sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_NOMEM})
+_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _BROKEN: Final = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
@@ -36,6 +38,17 @@ def store_error(error: sqlite3.Error | MemoryError, path: str) -> StoreError:
     if code & 0xFF in _BROKEN:
         return StoreBroken(f"{path} can't be trusted any more, stop using it: {error}")
     return StoreError(f"{path}: {error}")
+
+
+def os_trouble(error: OSError, asked: str) -> StoreError:
+    """Return what a caller is told of a file that the system would not give.
+
+    Args:
+        error: the system's.
+        asked: what could not be done: "make jobs.db".
+    """
+    kind = StoreFull if error.errno in _NO_SPACE else StoreError
+    return kind(f"cannot {asked}: {error.strerror}")
 
 
 @contextmanager

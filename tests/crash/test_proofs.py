@@ -1,0 +1,53 @@
+"""Each proof of README.md in its short form, as a command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.crash.shim import why_not
+
+ROOT = Path(__file__).parents[2]
+needs_shim = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+
+
+def proved(name: str, *arguments: str) -> dict[str, Any]:
+    """Run a proof; return its one line of JSON."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"tests.crash.{name}", *arguments],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    [line] = done.stdout.splitlines()
+    report: dict[str, Any] = json.loads(line)
+    return report
+
+
+@needs_shim
+def test_a_power_cut_takes_nothing_that_was_acknowledged() -> None:
+    report = proved("power", "--short", "--seed", "1")
+    full, process, off = (report[name] for name in ("full", "process", "off"))
+    assert full["images"] >= 400
+    assert (full["lost"], full["corrupt"], full["unopenable"]) == (0, 0, 0)
+    assert (process["corrupt"], process["unopenable"]) == (0, 0)
+    assert process["most_lost_at_once"] > 0
+    assert off["unopenable"] > 0
+    assert full["changes"]["synced"] > 2 * process["changes"]["synced"]
+
+
+@needs_shim
+def test_a_call_that_fails_is_told_and_spoils_nothing() -> None:
+    report = proved("nth", "--short")
+    assert len(report["faults"]) == 10
+    assert report["faults"]["the disk is full"]["told"].keys() == {"StoreFull"}
+    assert report["faults"]["an fsync fails"]["told"].keys() == {"StoreBroken"}
