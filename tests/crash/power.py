@@ -133,8 +133,8 @@ class Found:
         self.corrupt += [f"{where}: {line}" for line in broken["corrupt"]]
         self.corrupt += [f"{where}: {line}" for line in broken["not_refused"]]
         [new] = store.commit(Group(enqueue=[NewJob("mail", "send", b'{"n": 0}')])).enqueue
-        if not broken["lost"] and new in book.stored:
-            self.corrupt.append(f"{where}: id {new} was given out twice")
+        if not broken["lost"] and new.id in book.stored:
+            self.corrupt.append(f"{where}: id {new.id} was given out twice")
 
 
 def replay(changes: list[Record], cuts: int, seed: int, folder: Path) -> Iterator[Found]:

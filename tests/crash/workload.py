@@ -23,8 +23,6 @@ from batchq.core.job import (
     Extended,
     Extension,
     Group,
-    JobFilter,
-    JobRecord,
     NewJob,
     Receipt,
     Settled,
@@ -32,6 +30,7 @@ from batchq.core.job import (
     Verdict,
 )
 from batchq.core.lifecycle import JobState
+from batchq.core.record import JobFilter, JobRecord
 from batchq.errors import StoreBroken, StoreError
 from batchq.stores.base import Store
 from batchq.stores.sqlite import SqliteStore, connect
@@ -175,15 +174,15 @@ class Workload:
         return NewJob("mail", "send", payload, priority=self.draw.randrange(4), max_attempts=50)
 
     def _lines(self, group: Group, answers: Answers) -> Iterator[str]:
-        for job, id_ in zip(group.enqueue, answers.enqueue, strict=True):
-            yield f"stored {id_} {zlib.crc32(job.payload)}"
-        for settlement, said in zip(group.settle, answers.settle, strict=True):
+        for job, said in zip(group.enqueue, answers.enqueue, strict=True):
+            yield f"stored {said.id} {zlib.crc32(job.payload)}"
+        for settlement, settled in zip(group.settle, answers.settle, strict=True):
             self._holding.remove(settlement.receipt)
-            if said is not Settled.APPLIED:
-                self.book.complaints.append(f"{settlement.receipt} was answered {said.value}")
+            if settled is not Settled.APPLIED:
+                self.book.complaints.append(f"{settlement.receipt} was answered {settled.value}")
             elif settlement.verdict in _STATES:
                 yield f"ended {settlement.receipt.job_id} {_STATES[settlement.verdict].value}"
-        if any(said is Extended.STALE for each in answers.extend for said in each):
+        if any(each is Extended.STALE for extended in answers.extend for each in extended):
             self.book.complaints.append("a lease that was held was answered stale")
         for claimed in answers.claim[0].jobs:
             self._holding.append(claimed.receipt)
