@@ -23,7 +23,6 @@ from batchq.core.job import (
     ClaimRequest,
     Extended,
     Group,
-    JobRecord,
     NewJob,
     Receipt,
     Settled,
@@ -31,6 +30,7 @@ from batchq.core.job import (
     Verdict,
 )
 from batchq.core.lifecycle import JobState
+from batchq.core.record import JobRecord
 from batchq.stores.base import Store
 
 __all__ = ["Book", "Row"]
@@ -51,6 +51,7 @@ class Row:
     state: JobState = JobState.PENDING
     attempt: int = 0
     refunds: int = 0
+    crashes: int = 0
     reason: str | None = None
     holder: str | None = None
 
@@ -58,6 +59,11 @@ class Row:
     def used_up(self) -> bool:
         """Whether no attempt is left."""
         return self.max_attempts is not None and self.attempt - self.refunds >= self.max_attempts
+
+    @property
+    def suspect(self) -> bool:
+        """Whether a claim gives it alone: it is the second lease in a row to run out."""
+        return self.state is JobState.PROCESSING and self.crashes > 0 and not self.used_up
 
     @property
     def place(self) -> tuple[int, float, int]:
@@ -161,8 +167,8 @@ class Book:
         for extension, extended in zip(group.extend, answers.extend, strict=True):
             for receipt, answer in zip(extension.receipts, extended, strict=True):
                 self._extend(receipt, now + extension.lease, answer)
-        for job, id_ in zip(group.enqueue, answers.enqueue, strict=True):
-            self._enqueue(job, id_, now)
+        for job, stored in zip(group.enqueue, answers.enqueue, strict=True):
+            self._enqueue(job, stored.id, now)
         for request, claimed in zip(group.claim, answers.claim, strict=True):
             self._claim(who, when, now, request=request, claimed=claimed)
 
@@ -196,7 +202,7 @@ class Book:
         self._apply(row, settlement, now)
 
     def _apply(self, row: Row, settlement: Settlement, now: float) -> None:
-        row.holder = None
+        row.holder, row.crashes = None, 0
         match settlement.verdict:
             case Verdict.OK:
                 self._end(row, JobState.COMPLETED, None)
@@ -252,7 +258,7 @@ class Book:
         self, who: str, when: float, now: float, *, request: ClaimRequest, claimed: Claimed
     ) -> None:
         due = sorted(self._due(request, now), key=lambda row: row.place)
-        expected = list(_taken(due, request.limit))
+        expected = list(_taken(due, request))
         got = [job.receipt.job_id for job in claimed.jobs]
         wanted = [row.id for row in expected if not row.used_up]
         if got != wanted:
@@ -297,6 +303,7 @@ class Book:
         if row.due_at > now:
             self.complain(f"J14: {receipt} was claimed before it was due")
         row.attempt += 1
+        row.crashes += row.state is JobState.PROCESSING
         if (row.attempt, row.attempt - row.refunds) != (receipt.attempt, used):
             self.complain(f"J5: {receipt} used {used}; claims {row.attempt} less {row.refunds}")
         row.state, row.due_at, row.holder = JobState.PROCESSING, now + lease, who
@@ -395,11 +402,18 @@ def key_of(payload: bytes) -> int:
     return int(decoded["key"] if isinstance(decoded, dict) else decoded)
 
 
-def _taken(due: Sequence[Row], limit: int) -> Iterator[Row]:
-    """Walk what a claim meets: jobs up to its limit, and what it buries on the way."""
+def _taken(due: Sequence[Row], request: ClaimRequest) -> Iterator[Row]:
+    """Walk what a claim meets: jobs up to its limit, and what it buries on the way.
+
+    It stops before a suspect that is not alone, or passes it over if that is its wish.
+    """
     jobs = 0
     for row in due:
+        if row.suspect and not request.suspect:
+            continue
+        if row.suspect and jobs:
+            return
         yield row
         jobs += not row.used_up
-        if jobs == limit:
+        if row.suspect or jobs == request.limit:
             return
