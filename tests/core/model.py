@@ -237,10 +237,9 @@ class Model:
 
     def judge(self, item: Item, answer: Answer, now: float, draw: float) -> None:
         if answer.success is None:
-            leaves = self.rules.leave and answer.after is not None
-            if item.abandoned or leaves:
+            if item.abandoned or self.rules.leave:
                 self.settle(item, "cancelled")
-                if not leaves:
+                if not self.rules.leave:
                     self.unwanted.append(item)
             elif answer.after is None:
                 item.status, item.again = "pending", True
