@@ -95,6 +95,7 @@ class Pump(Generic[T, R]):
 
     def __attrs_post_init__(self) -> None:
         self.teller = Teller(self.batcher, self.watchers, self.name)
+        self.batcher.news.ring = self.wake
 
     def begin(self) -> float:
         """Read the clock for what happens until the pump runs next, and wake it."""

@@ -176,6 +176,28 @@ async def test_max_outstanding_counts_what_is_in_flight(autojump_clock: Clock) -
     assert [len(items) for items in calls.items] == [2, 2, 2]
 
 
+async def test_an_early_verdict_makes_room_at_once(autojump_clock: Clock) -> None:
+    admitted: dict[str, float] = {}
+
+    async def processor(batch: Batch[str]) -> None:
+        await trio.sleep(1)
+        batch.succeed(0)
+        await trio.sleep(9)
+
+    async def produce(queue: BatchedQueue[str, None], item: str) -> None:
+        await queue.enqueue(item)
+        admitted[item] = trio.current_time()
+
+    async with batched(processor, batch_size=2, max_outstanding=2, flush_interval=0) as queue:
+        await queue.enqueue_many("ab")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(produce, queue, "c")
+            await trio.sleep(0.5)
+            nursery.start_soon(queue.wait_room)
+            nursery.start_soon(produce, queue, "d")
+    assert admitted == {"c": 1, "d": 10}
+
+
 # ---- Partitions.
 
 

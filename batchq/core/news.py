@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -15,9 +16,12 @@ class News:
 
     Attributes:
         events: (a hook's name, its arguments).
+        ring: called when something has changed that the shell did not do, and it is to look
+            again; None: nobody listens.
     """
 
     events: list[tuple[str, tuple[Any, ...]]] = attrs.field(factory=list)
+    ring: Callable[[], object] | None = None
 
     def add(self, event: str, *arguments: object) -> None:
         """Note an event."""

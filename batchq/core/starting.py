@@ -89,7 +89,7 @@ class Starter:
                 waiting.advance(now)
             return self._start(now)
         waiting.advance(now)
-        if waiting.expire(now, late=True):
+        if waiting.expire(now, late=True) or self.door.producers:
             self.door.let_in(now)
         batch = self._start(now)
         while batch is None and waiting.expire(now):
@@ -253,3 +253,5 @@ class Starter:
     def _settle_early(self, batch: Batch[Any], index: int, result: Result[Any]) -> None:
         if batch in self.running and self._settling.early(batch, index, result):
             self.waiting.flushes.leave([batch.entries[index]])
+            if self.rich and self._news.ring is not None:
+                self._news.ring()  # there may be room by `max_outstanding`
