@@ -42,7 +42,9 @@ class Hooks(Generic[T, R]):
             batch order, before that call's `on_batch_complete`.
         on_queue_size_change: (size) [items waiting] after it changed, at most once per
             step of the queue; the last value always comes.
-        on_error: (error) a call, a hook or a check raised; not a single item's failure.
+        on_error: (error) a call, a hook, a check or a save raised; not a single item's
+            failure. Where no hook is told, the log gets a warning, of each kind of error
+            once a minute.
         on_retry: (item, error, attempt, delay) a failed item comes again in `delay` [s].
         on_drop: (item, reason) it left without a verdict: overflow, expired, cancelled or
             closed.

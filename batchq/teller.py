@@ -2,6 +2,8 @@
 
 Rule 1: the queue is consistent whenever a hook runs, and what a hook does changes nothing
 of what the others are told.
+Rule 2: an error of which no hook is told goes to the log, and so do drops; of what happens
+again and again once a minute.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ from batchq.core.batch import Batch
 from batchq.core.batcher import Batcher
 from batchq.core.entry import DELAYED, FAILED, SUCCEEDED, Entry
 from batchq.core.result import Result, read_answer
-from batchq.core.retry import error_of
+from batchq.core.retry import error_of, said
 from batchq.core.splitting import Judged
+from batchq.errors import HookError
 from batchq.hooks import Watchers
 
 __all__ = ["Teller", "results_of"]
@@ -29,7 +32,24 @@ R = TypeVar("R")
 
 logger = logging.getLogger("batchq")
 
-_WARN_EVERY: Final = 60.0  # seconds between two warnings of dropped items
+_WARN_EVERY: Final = 60.0  # seconds between two warnings of one kind
+
+
+@attrs.define(eq=False)
+class _Warnings:
+    """How often something has happened since the log was last told of it."""
+
+    _at: float = -math.inf
+    _count: int = 0
+
+    def due(self, count: int = 1) -> int:
+        """Note that it has happened; return how often the log is to be told of; 0: not now."""
+        self._count += count
+        now = trio.current_time()
+        if now - self._at < _WARN_EVERY:
+            return 0
+        told, self._at, self._count = self._count, now, 0
+        return told
 
 
 @attrs.define(eq=False)
@@ -49,8 +69,12 @@ class Teller(Generic[T, R]):
     of_entries: bool = False
     _size: int = 0
     _idle: bool = True
-    _warned_at: float = -math.inf
-    _warned_of: int = 0
+    _drops: _Warnings = attrs.field(factory=_Warnings)
+    _errors: dict[type, _Warnings] = attrs.field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.watchers.on_error:
+            self.watchers.on_error = (self._warn_of_error,)
 
     def tell_state(self) -> None:
         """Tell of the size, and that nothing is left, where it has changed."""
@@ -130,11 +154,19 @@ class Teller(Generic[T, R]):
         watchers.tell(watchers.on_batch_complete, batch, results[: len(batch)])
 
     def _warn_of_drops(self, count: int) -> None:
-        self._warned_of += count
-        now = trio.current_time()
-        if now - self._warned_at >= _WARN_EVERY:
-            logger.warning("queue %r is full: %d items dropped", self.name, self._warned_of)
-            self._warned_at, self._warned_of = now, 0
+        if told := self._drops.due(count):
+            logger.warning("queue %r is full: %d items dropped", self.name, told)
+
+    def _warn_of_error(self, error: Exception) -> None:
+        if isinstance(error, HookError):
+            return  # the log was told of it where it was raised
+        told = self._errors.setdefault(type(error), _Warnings()).due()
+        if told:
+            kind, again = type(error).__name__, "" if told == 1 else f" ({told} of them)"
+            logger.warning(
+                "queue %r: %s%s: %s (give it an on_error hook to be told of each)",
+                self.name, kind, again, said(error), exc_info=error,
+            )  # fmt: skip
 
 
 def results_of(judged: Judged) -> list[Result[Any]]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Unpack
+from typing import Any, Final, Unpack
 
 import trio
 import trio.testing
 
-from batchq import BatchedQueue
+from batchq import BatchedQueue, Hooks
 from batchq.core.batch import Batch
 from batchq.core.options import Options
 from batchq.pump import Processor
 
-__all__ = ["Calls", "Clock", "batched", "echo", "spell"]
+__all__ = ["UNLOGGED", "Calls", "Clock", "batched", "echo", "spell"]
 
 Clock = trio.testing.MockClock
+
+# For tests of what is kept: pytest keeps what is logged, tracebacks and all.
+UNLOGGED: Final[Hooks[Any, Any]] = Hooks(on_error=lambda _: None)
 
 Answers = Callable[[Batch[Any]], Any]
 

@@ -20,7 +20,7 @@ from batchq.core.batch import Batch
 from batchq.core.entry import EntryStatus
 from batchq.errors import Dropped, OptionError, QueueFull
 from batchq.hooks import EVENTS
-from tests.calls import Calls, Clock, batched, echo
+from tests.calls import UNLOGGED, Calls, Clock, batched, echo
 
 Queue = BatchedQueue[Any, Any]
 
@@ -228,6 +228,42 @@ async def test_drops_are_warned_of_at_once_and_then_once_a_minute(
     ]
 
 
+@pytest.mark.parametrize("watched", [False, True])
+async def test_an_error_that_no_hook_is_told_of_goes_to_the_log(
+    watched: bool,  # noqa: FBT001 - a parameter of the test
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: Clock,
+) -> None:
+    async def processor(batch: Batch[str]) -> None:
+        raise OSError("gone") if batch[0] == "x" else ValueError("not so")
+
+    told = list[Exception]()
+    hooks: Hooks[Any, Any] = Hooks(on_error=told.append if watched else None)
+    options: Any = {"batch_size": 2, "flush_interval": 0, "name": "mail", "hooks": hooks}
+    async with batched(processor, **options) as queue:
+        with caplog.at_level(logging.WARNING, "batchq"):
+            for item in ["x"] * 62 + ["y"]:
+                await queue.enqueue_many([item, item])
+                await trio.sleep(1)
+    hint = "(give it an on_error hook to be told of each)"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"queue 'mail': OSError: gone {hint}",
+        f"queue 'mail': OSError (60 of them): gone {hint}",
+        f"queue 'mail': ValueError: not so {hint}",
+    ] * (not watched)
+    assert all(record.exc_info for record in caplog.records)  # where it was raised
+    assert len(told) == 63 * watched
+
+
+async def test_a_raising_hook_is_logged_once(
+    caplog: pytest.LogCaptureFixture, autojump_clock: Clock
+) -> None:
+    hooks: Hooks[Any, Any] = Hooks(on_enqueue=lambda _: 1 / 0)
+    async with batched(echo, hooks=hooks) as queue:
+        await queue.enqueue("x")
+    assert len(caplog.records) == 1
+
+
 class Thing:
     """An item whose end can be watched."""
 
@@ -247,6 +283,7 @@ async def busy_life(make: Callable[[], Thing]) -> None:
         max_queue_size=6,
         drop_policy="drop-oldest",
         retry=RetryPolicy(2),
+        hooks=UNLOGGED,
     ) as queue:
         for _ in range(5):
             queue.enqueue_nowait(make(), delay=1).cancel()
@@ -292,7 +329,7 @@ async def test_a_caught_error_of_an_entry_keeps_nothing_for_ever(autojump_clock:
         with pytest.raises(ValueError, match=r"[123]"):
             await entry.result()
 
-    async with batched(fails, flush_interval=0) as queue:
+    async with batched(fails, flush_interval=0, hooks=UNLOGGED) as queue:
         for _ in range(3):
             await ask(queue)
     gc.collect()

@@ -16,7 +16,7 @@ import trio.testing
 
 from batchq import BatchedQueue, EntryStatus, Result, RetryPolicy
 from batchq.core.batch import Batch
-from tests.calls import Clock, batched
+from tests.calls import UNLOGGED, Clock, batched
 
 MANY: Final = 10_000
 
@@ -204,6 +204,7 @@ async def test_what_failed_and_was_taken_apart_leaves_nothing(autojump_clock: Cl
         return [Result.retry("no")] * len(batch)
 
     rules: Any = {"bisect": "exhausted", "retry": RetryPolicy(1), "partition_by": None}
+    rules["hooks"] = UNLOGGED
     calls = Answering(answer)
     async with watched(calls, flush_interval=0, **rules) as (queue, things):
         entries = await queue.enqueue_many(things.things(50))
