@@ -7,12 +7,10 @@ Shows:  what promises cost over hand-written SQL on the same tables, and how man
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from functools import partial
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import msgspec
@@ -24,25 +22,13 @@ from batchq.core.lifecycle import JobState
 from batchq.handler import BatchHandler
 from batchq.stores.sqlite import SqliteStore
 from benchmarks.harness import Case, Goal, Reading, Stopwatch
+from benchmarks.job_peers import PEERS, Item, Peer, letter, measure
 from benchmarks.raw import RawStore, a_file, a_raw_store
 
 __all__ = ["CASES"]
 
 CHUNK: Final = 1_000  # jobs stored by one transaction
 CALLERS: Final = 64  # tasks that enqueue one job after the other
-
-Item = dict[str, Any]
-
-
-def letter(number: int) -> Item:
-    """Return what a job is for: about 100 bytes as JSON."""
-    return {
-        "id": number,
-        "to": "somebody@example.com",
-        "subject": "The news of today",
-        "text": "There is little.",
-    }
-
 
 # ---- Ours.
 
@@ -169,90 +155,20 @@ def insert_and_run(batch_size: int, store: RawStore, size: int) -> None:
     assert handled == size
 
 
-# ---- Peers: their own durability, one job per call, as they are made.
+# ---- Cases.
 
 
-def peer(work: Callable[[str, int], Iterator[None]], size: int) -> Reading:
-    """Measure a peer: `work` opens it, yields, and then stores and runs the jobs."""
-    with a_file() as path:
-        steps = work(path, size)
-        next(steps)
-        with Stopwatch() as watch:
-            for _ in steps:
-                pass
-        return watch.rate(size)
-
-
-def huey(path: str, size: int) -> Iterator[None]:
-    """Store tasks and execute them: SqliteHuey as it comes."""
-    from huey import SqliteHuey  # noqa: PLC0415 - a peer, where it is installed
-
-    app = SqliteHuey(filename=path, results=False)
-    handled = 0
-
-    @app.task()  # type: ignore[untyped-decorator]
-    def letters(_: Item) -> None:
-        nonlocal handled
-        handled += 1
-
-    yield
-    for number in range(size):
-        letters(letter(number))
-    while (task := app.dequeue()) is not None:
-        app.execute(task)
-    assert handled == size
-
-
-def litequeue(path: str, size: int) -> Iterator[None]:
-    """Put, pop and finish messages."""
-    from litequeue import LiteQueue  # noqa: PLC0415 - a peer, where it is installed
-
-    queue = LiteQueue(path)
-    yield
-    for number in range(size):
-        queue.put(json.dumps(letter(number)))
-    handled = 0
-    while (message := queue.pop()) is not None:
-        json.loads(message.data)
-        queue.done(message.message_id)
-        handled += 1
-    assert handled == size
-    queue.close()
-
-
-def persistqueue(path: str, size: int) -> Iterator[None]:
-    """Put, get and acknowledge items."""
-    from persistqueue import SQLiteAckQueue  # noqa: PLC0415 - a peer, where it is installed
-    from persistqueue.serializers import json as as_json  # noqa: PLC0415
-
-    queue = SQLiteAckQueue(str(Path(path).parent), serializer=as_json)
-    yield
-    for number in range(size):
-        queue.put(letter(number))
-    for _ in range(size):
-        queue.ack(queue.get(block=False))
-    assert queue.acked_count() == size
-    queue.close()
-
-
-PEERS: Final[Sequence[tuple[Callable[[str, int], Iterator[None]], str]]] = (
-    (huey, "huey as it comes: NORMAL; a killed worker's task is lost"),
-    (litequeue, "litequeue as it comes: NORMAL"),
-    (persistqueue, "persist-queue's SQLiteAckQueue as it comes: FULL"),
-)
-
-
-def _beside_peer(work: Callable[[str, int], Iterator[None]], beside: str) -> Case:
+def _beside_peer(peer: Peer) -> Case:
     return Case(
-        name=f"jobs/peer_{work.__name__}",
+        name=f"jobs/peer_{peer.module}",
         ours=partial(ours, store_and_run, 100),
-        floor=partial(peer, work),
-        beside=beside,
+        floor=partial(measure, peer.work),
+        beside=peer.beside,
         unit="jobs/s",
         size=2_000,
         smoke=100,
         reach=Goal(5.0, 10.0),
-        needs=work.__name__,
+        needs=peer.module,
     )
 
 
@@ -292,5 +208,5 @@ CASES: Final = (
     ),
     _cycle(100, Goal(0.4, 0.7)),
     _cycle(1_000, Goal(0.5, 0.8)),
-    *(_beside_peer(work, beside) for work, beside in PEERS),
+    *map(_beside_peer, PEERS),
 )
