@@ -21,6 +21,7 @@ from batchq.core.job import (
     Answers,
     Claimed,
     ClaimRequest,
+    Enqueued,
     Extended,
     Group,
     NewJob,
@@ -29,8 +30,8 @@ from batchq.core.job import (
     Settlement,
     Verdict,
 )
-from batchq.core.lifecycle import JobState
-from batchq.core.record import JobRecord
+from batchq.core.lifecycle import SUSPECT_AFTER, USER, JobState
+from batchq.core.record import Changed, JobRecord, Ordered
 from batchq.stores.base import Store
 
 __all__ = ["Book", "Row"]
@@ -51,9 +52,15 @@ class Row:
     state: JobState = JobState.PENDING
     attempt: int = 0
     refunds: int = 0
-    crashes: int = 0
     reason: str | None = None
     holder: str | None = None
+    crashes: int = 0
+    asked: str | None = None
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it may be what killed its workers: it is handed out alone."""
+        return self.state is JobState.PROCESSING and self.crashes + 1 >= SUSPECT_AFTER
 
     @property
     def used_up(self) -> bool:
@@ -61,9 +68,9 @@ class Row:
         return self.max_attempts is not None and self.attempt - self.refunds >= self.max_attempts
 
     @property
-    def suspect(self) -> bool:
-        """Whether a claim gives it alone: it is the second lease in a row to run out."""
-        return self.state is JobState.PROCESSING and self.crashes > 0 and not self.used_up
+    def doomed(self) -> bool:
+        """Whether a claim that meets it ends it."""
+        return self.used_up or self.asked is not None
 
     @property
     def place(self) -> tuple[int, float, int]:
@@ -86,6 +93,7 @@ class Book:
         runs: how often each job's handler was called, by key.
         tell_words: is told of every event, in words; None: nobody is.
         clock: the host's time, for that [s].
+        paused: queues of which nothing may be claimed.
         quiet_since: no lease may run out any more from then on [s, the host's time]; None:
             faults are still at work.
     """
@@ -101,6 +109,7 @@ class Book:
     said: dict[Receipt, set[Verdict]] = attrs.field(factory=dict)
     runs: Counter[int] = attrs.field(factory=Counter)
     quiet_since: float | None = None
+    paused: set[str] = attrs.field(factory=set)
     closed: bool = False
     _handed_out: dict[Receipt, str] = attrs.field(factory=dict)
     _started: Counter[Receipt] = attrs.field(factory=Counter)
@@ -168,9 +177,49 @@ class Book:
             for receipt, answer in zip(extension.receipts, extended, strict=True):
                 self._extend(receipt, now + extension.lease, answer)
         for job, stored in zip(group.enqueue, answers.enqueue, strict=True):
-            self._enqueue(job, stored.id, now)
+            self._enqueue(job, stored, now)
         for request, claimed in zip(group.claim, answers.claim, strict=True):
             self._claim(who, when, now, request=request, claimed=claimed)
+
+    def cancel(self, when: float, now: float, reason: str, changed: Changed) -> None:
+        """Enter that jobs were cancelled, or asked to stop."""
+        self.note(round(when, 6), "cancel", *changed.ids)
+        for id_, answer in zip(changed.ids, changed.answers, strict=True):
+            row = self.rows.get(id_)
+            expected = Ordered.UNKNOWN
+            if row is not None and row.state is JobState.PENDING:
+                expected = Ordered.DONE
+                self._end(row, JobState.CANCELLED, reason)
+            elif row is not None and row.state is JobState.PROCESSING:
+                expected, row.asked = Ordered.ASKED, reason
+            elif row is not None:
+                expected = Ordered.REFUSED
+            if answer is not expected:
+                self.complain(f"J13: the cancel of {id_} was {answer.value}, not {expected.value}")
+        self._latest = max(self._latest, now)
+
+    def retry(self, when: float, now: float, changed: Changed) -> None:
+        """Enter that jobs were told to run again."""
+        self.note(round(when, 6), "retry", *changed.ids)
+        for id_, answer in zip(changed.ids, changed.answers, strict=True):
+            row = self.rows.get(id_)
+            expected = Ordered.UNKNOWN if row is None else Ordered.DONE
+            if row is not None and row.state is JobState.PROCESSING:
+                expected = Ordered.REFUSED
+            elif row is not None and row.state is JobState.PENDING:
+                row.due_at = min(row.due_at, now)
+            elif row is not None:
+                row.state, row.due_at, row.refunds = JobState.PENDING, now, row.attempt
+                row.crashes, row.asked, row.reason = 0, None, None
+                self._live[id_] = row
+            if answer is not expected:
+                self.complain(f"T14: the retry of {id_} was {answer.value}, not {expected.value}")
+        self._latest = max(self._latest, now)
+
+    def pause(self, queue: str, *, paused: bool) -> None:
+        """Enter that a queue was paused, or goes on."""
+        self.note("pause" if paused else "resume", queue)
+        (self.paused.add if paused else self.paused.discard)(queue)
 
     def reboot(self, now: float) -> None:
         """Enter a reboot: every lease is void at `now` [s, store clock]."""
@@ -196,6 +245,8 @@ class Book:
             self.complain(f"J3: {receipt} was settled twice")
         self._applied[receipt] = settlement.verdict
         allowed = self.said.get(receipt, {Verdict.RELEASE})
+        if row.asked is not None:
+            allowed = allowed | {Verdict.CANCEL}
         if settlement.verdict not in allowed:
             names = sorted(each.value for each in allowed)
             self.complain(f"{receipt} was settled {settlement.verdict.value}, its run said {names}")
@@ -204,6 +255,10 @@ class Book:
     def _apply(self, row: Row, settlement: Settlement, now: float) -> None:
         row.holder, row.crashes = None, 0
         match settlement.verdict:
+            case Verdict.RETRY | Verdict.SNOOZE | Verdict.RELEASE if row.asked is not None:
+                self._end(row, JobState.CANCELLED, row.asked)
+            case Verdict.CANCEL:
+                self._end(row, JobState.CANCELLED, settlement.reason or row.asked or USER)
             case Verdict.OK:
                 self._end(row, JobState.COMPLETED, None)
                 if settlement.value != str(row.key).encode():
@@ -231,12 +286,16 @@ class Book:
             row is not None and row.state is JobState.PROCESSING and row.attempt == receipt.attempt
         )
         self.note("extend", *_pair(receipt), answer.value)
-        if (answer is Extended.STALE) is current:
+        expected = Extended.STALE
+        if row is not None and current:
+            expected = Extended.OK if row.asked is None else Extended.CANCEL
+        if answer is not expected:
             self.complain(f"J3: the extension of {receipt} was {answer.value}")
         if row is not None and current:
             row.due_at = until
 
-    def _enqueue(self, job: NewJob, id_: int, now: float) -> None:
+    def _enqueue(self, job: NewJob, stored: Enqueued, now: float) -> None:
+        id_ = stored.id
         if id_ <= self._last_id:
             self.complain(f"J1: id {id_} does not rise")
         self._last_id = id_
@@ -258,19 +317,22 @@ class Book:
         self, who: str, when: float, now: float, *, request: ClaimRequest, claimed: Claimed
     ) -> None:
         due = sorted(self._due(request, now), key=lambda row: row.place)
-        expected = list(_taken(due, request))
+        jobs, doomed = _taken(due, request) if request.queue not in self.paused else ([], [])
         got = [job.receipt.job_id for job in claimed.jobs]
-        wanted = [row.id for row in expected if not row.used_up]
+        wanted = [row.id for row in jobs]
         if got != wanted:
             self.complain(f"J6: {who} claimed {got[:9]}, due in this order were {wanted[:9]}")
-        buried = [row for row in expected if row.used_up]
-        if claimed.buried != len(buried):
-            self.complain(f"J5: {claimed.buried} were buried, {len(buried)} were used up")
-        for row in expected:
+        if claimed.buried != len(doomed):
+            self.complain(f"J5: {claimed.buried} were buried, {len(doomed)} were doomed")
+        for row in (*jobs, *doomed):
             if row.state is JobState.PROCESSING:
                 self._run_out(row, when - (now - row.due_at))
-        for row in buried:
-            self._end(row, JobState.FAILED, "crashed")
+                row.crashes += 1
+        for row in doomed:
+            if row.asked is not None:
+                self._end(row, JobState.CANCELLED, row.asked)
+            else:
+                self._end(row, JobState.FAILED, "crashed")
             row.attempt += 1
             row.refunds += 1
         for job in claimed.jobs:
@@ -303,7 +365,6 @@ class Book:
         if row.due_at > now:
             self.complain(f"J14: {receipt} was claimed before it was due")
         row.attempt += 1
-        row.crashes += row.state is JobState.PROCESSING
         if (row.attempt, row.attempt - row.refunds) != (receipt.attempt, used):
             self.complain(f"J5: {receipt} used {used}; claims {row.attempt} less {row.refunds}")
         row.state, row.due_at, row.holder = JobState.PROCESSING, now + lease, who
@@ -342,9 +403,7 @@ class Book:
         self._told[who, receipt] += 1
         if self._told[who, receipt] > 1:
             self.complain(f"{who} was told of the end of {receipt} twice")
-        row = self.rows.get(receipt.job_id)
-        ended = row is not None and row.state.final
-        if receipt not in self._applied or not ended:
+        if receipt not in self._applied:
             self.complain(f"{who} was told of the end of {receipt}, which was not written")
 
     def held_by(self, who: str) -> list[int]:
@@ -402,18 +461,19 @@ def key_of(payload: bytes) -> int:
     return int(decoded["key"] if isinstance(decoded, dict) else decoded)
 
 
-def _taken(due: Sequence[Row], request: ClaimRequest) -> Iterator[Row]:
-    """Walk what a claim meets: jobs up to its limit, and what it buries on the way.
-
-    It stops before a suspect that is not alone, or passes it over if that is its wish.
-    """
-    jobs = 0
+def _taken(due: Sequence[Row], request: ClaimRequest) -> tuple[list[Row], list[Row]]:
+    """Return what a claim hands out of due jobs in order, and what it buries on the way."""
+    jobs: list[Row] = []
+    doomed: list[Row] = []
     for row in due:
-        if row.suspect and not request.suspect:
-            continue
-        if row.suspect and jobs:
-            return
-        yield row
-        jobs += not row.used_up
-        if row.suspect or jobs == request.limit:
-            return
+        if row.doomed:
+            doomed.append(row)
+        elif not row.is_suspect:
+            jobs.append(row)
+        elif request.suspect:
+            if not jobs:
+                jobs.append(row)
+            break
+        if len(jobs) == request.limit:
+            break
+    return jobs, doomed

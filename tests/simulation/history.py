@@ -132,22 +132,25 @@ class _History:
         world.weather.clear()
         for life in self.lives:
             life.road.die_at = 0
+        for queue in sorted(book.paused):
+            self._resume(queue)
         for place, life in enumerate(self._places):
             if not life.alive or (life.stopping_at is not None):
                 self._replace(place, world.plan.queues if place == 0 else None)
         # By then whoever was dead or frozen has lost its leases, and whoever lives has not.
         thawed = max(life.process.frozen_until for life in self.lives)
         book.quiet_since = max(host.now, thawed) + 2 * world.plan.lease + 1.0
-        # Whoever was frozen has an enqueue under way, perhaps.
-        settled = max(host.now, thawed) + 1.0
-        host.run(lambda: False, settled)
-        if not host.run(lambda: not book.unfinished, host.now + _QUIET):
+        if not host.run(self._is_finished, host.now + _QUIET):
             book.complain(f"{book.unfinished} jobs are not finished after {_QUIET:g} s of quiet")
         for life in self.lives:
             life.stop()
         host.run(lambda: not any(life.alive for life in self.lives), host.now + _STOPPING)
         for life in self.lives:
             self._look_at_end(life)
+
+    def _is_finished(self) -> bool:
+        still = any(life.alive and life.producing for life in self.lives)
+        return not still and not self._world.book.unfinished
 
     def _new(
         self, place: int, queues: Sequence[str] | None = None, *, die_at: int = 0
@@ -166,36 +169,54 @@ class _History:
         self._places[place] = self._new(place, queues, die_at=die_at)
 
     def _happen(self, event: Event) -> None:
-        world, host = self._world, self._world.host
+        world = self._world
         if world.over:
             return
         life = self._places[event.place]
         world.book.note(event.kind, life.name, round(event.seconds, 3))
         match event.kind:
-            case "kill":
-                life.kill()
-                self._later(event.place, event.seconds)
-            case "die":
-                life.kill()
-                self._later(event.place, event.seconds, die_at=1 + event.number)
-            case "stop":
-                life.stop()
-                self._later(event.place, event.seconds)
+            case "kill" | "die" | "stop":
+                life.stop() if event.kind == "stop" else life.kill()
+                die_at = 1 + event.number if event.kind == "die" else 0
+                self._later(event.place, event.seconds, die_at=die_at)
             case "freeze":
                 life.process.freeze(event.seconds)
-            case "trouble":
-                world.weather.error = ERRORS[event.number % len(ERRORS)]
-                world.weather.share = world.draw.choice((0.3, 1.0))
-                host.at(host.now + event.seconds, world.weather.clear)
-            case "slow":
-                world.weather.slow, world.weather.longest = 0.5, event.seconds
-                host.at(host.now + 2 * event.seconds, world.weather.clear)
             case "step":
                 world.machine.wall_ahead += event.seconds
             case "reboot":
                 self._reboot()
-            case other:
-                raise AssertionError(other)
+            case "trouble" | "slow":
+                self._turn_the_weather(event)
+            case _:
+                self._order(life, event)
+
+    def _turn_the_weather(self, event: Event) -> None:
+        weather, host, lasts = self._world.weather, self._world.host, event.seconds
+        if event.kind == "trouble":
+            weather.error = ERRORS[event.number % len(ERRORS)]
+            weather.share = self._world.draw.choice((0.3, 1.0))
+        else:
+            weather.slow, weather.longest = 0.5, event.seconds
+            lasts *= 2
+        host.at(host.now + lasts, weather.clear)
+
+    def _order(self, life: Incarnation, event: Event) -> None:
+        """Order something about some of the jobs, or about a queue, as people do."""
+        draw, host = self._world.draw, self._world.host
+        ids = list(self._world.book.rows)
+        chosen = sorted(draw.sample(ids, k=min(len(ids), 5)))
+        if event.kind == "cancel":
+            life.door.cancel(chosen, "user")
+        elif event.kind == "retry":
+            life.door.retry(chosen)
+        else:
+            queue = draw.choice(self._world.plan.queues)
+            life.door.set_queue(queue, paused=True)
+            host.at(host.now + event.seconds, partial(self._resume, queue))
+
+    def _resume(self, queue: str) -> None:
+        if queue in self._world.book.paused:
+            self.lives[-1].door.set_queue(queue, paused=False)
 
     def _later(self, place: int, seconds: float, *, die_at: int = 0) -> None:
         """Start a process anew in a while, unless that has happened."""

@@ -41,7 +41,8 @@ class Event:
 
     Attributes:
         at: when [s].
-        kind: kill, die (in the middle of a commit), stop, freeze, trouble, slow, step, reboot.
+        kind: kill, die (in the middle of a commit), stop, freeze, trouble, slow, step, reboot;
+            or orders: cancel, retry, pause.
         place: which process.
         seconds: how long it lasts, or by how much.
         number: which error; in which commit.
@@ -139,6 +140,9 @@ def _events(
         "trouble": lambda: draw.expovariate(1 / 2),
         "slow": lambda: draw.expovariate(1 / 2),
         "step": lambda: draw.choice((-7200.0, -1.0, 3600.0, 30 * 86400.0)),
+        "cancel": lambda: 0.0,
+        "retry": lambda: 0.0,
+        "pause": lambda: draw.expovariate(1 / 3),
     }
     if sqlite:
         lasting["reboot"] = lambda: draw.expovariate(1 / 3)

@@ -88,6 +88,7 @@ class Incarnation:
         name: of this life; no other has it.
         process: its run.
         stopping_at: when it was told to stop [s]; None: it was not.
+        producing: tasks of it that may still store jobs [count].
     """
 
     def __init__(self, world: World, name: str, *, queues: Sequence[str], die_at: int = 0) -> None:
@@ -101,7 +102,7 @@ class Incarnation:
         """
         self.name = name
         self.stopping_at: float | None = None
-        self.stopped_at: float | None = None
+        self.producing = 0
         self.blocked_at = -1.0
         self._world = world
         self._queues = queues
@@ -154,7 +155,6 @@ class Incarnation:
                 nursery.start_soon(self._produce)
             await self._stop.wait()
             nursery.cancel_scope.cancel()
-        self.stopped_at = world.host.now
         self._look_at_the_end()
 
     def _register(self, manager: QueueManager) -> None:
@@ -287,11 +287,15 @@ class Incarnation:
             self._enqueue_and_wait,
             self._enqueue_in_haste,
         ]
-        while True:
-            await trio.sleep(world.draw.expovariate(1 / 1.5))
-            if world.over:
-                return
-            await world.draw.choice(actions)()
+        self.producing += 1
+        try:
+            while True:
+                await trio.sleep(world.draw.expovariate(1 / 1.5))
+                if world.over:
+                    return
+                await world.draw.choice(actions)()
+        finally:
+            self.producing -= 1
 
     def _handler(self, name: str) -> Any:  # noqa: ANN401 - one of several kinds
         return self._manager._registry.handler(name)

@@ -8,13 +8,14 @@ their outcome. What can be lost is the answer, with the process that waits for i
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import attrs
 import trio
 
 from batchq.core.job import Answers, Group
+from batchq.core.record import Changed
 from batchq.errors import StoreBroken, StoreBusy, StoreFull
 from batchq.stores.base import Store, StoreInfo
 from tests.simulation.book import Book
@@ -87,6 +88,25 @@ class Door:
         answers = self.store.commit(group)
         self.book.commit(self.who, self.host.now, now, group, answers)
         return answers
+
+    def cancel(self, ids: Sequence[int], reason: str) -> Changed:
+        """Cancel jobs, or ask them to stop."""
+        now = self.store.now()
+        changed = self.store.cancel(ids, reason)
+        self.book.cancel(self.host.now, now, reason, changed)
+        return changed
+
+    def retry(self, ids: Sequence[int]) -> Changed:
+        """Let jobs run again."""
+        now = self.store.now()
+        changed = self.store.retry(ids)
+        self.book.retry(self.host.now, now, changed)
+        return changed
+
+    def set_queue(self, queue: str, *, paused: bool) -> None:
+        """Pause a queue, or let it go on."""
+        self.store.set_queue(queue, paused=paused)
+        self.book.pause(queue, paused=paused)
 
     def info(self) -> StoreInfo:
         """Say that it needs no thread."""
