@@ -15,7 +15,8 @@ import attrs
 import trio
 
 from batchq.core.job import Answers, Group
-from batchq.core.record import Changed
+from batchq.core.lifecycle import USER
+from batchq.core.record import Changed, JobFilter
 from batchq.errors import StoreBroken, StoreBusy, StoreFull
 from batchq.stores.base import Store, StoreInfo
 from tests.simulation.book import Book
@@ -89,17 +90,26 @@ class Door:
         self.book.commit(self.who, self.host.now, now, group, answers)
         return answers
 
-    def cancel(self, ids: Sequence[int], reason: str) -> Changed:
+    def cancel(
+        self,
+        selection: Sequence[int] | JobFilter,
+        reason: str = USER,
+        *,
+        after: int = 0,
+        limit: int = 1_000,
+    ) -> Changed:
         """Cancel jobs, or ask them to stop."""
         now = self.store.now()
-        changed = self.store.cancel(ids, reason)
+        changed = self.store.cancel(selection, reason, after=after, limit=limit)
         self.book.cancel(self.host.now, now, reason, changed)
         return changed
 
-    def retry(self, ids: Sequence[int]) -> Changed:
+    def retry(
+        self, selection: Sequence[int] | JobFilter, *, after: int = 0, limit: int = 1_000
+    ) -> Changed:
         """Let jobs run again."""
         now = self.store.now()
-        changed = self.store.retry(ids)
+        changed = self.store.retry(selection, after=after, limit=limit)
         self.book.retry(self.host.now, now, changed)
         return changed
 
