@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from batchq.call_context import CancelReason, Context, context
     from batchq.core.adaptive import AdaptiveBatchSize, AdaptiveConcurrency
     from batchq.core.backoff import Backoff
     from batchq.core.batch import Batch, Trigger
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         ItemTooLarge,
         JobError,
         JobFailed,
+        JobStopped,
         LeaseLost,
         LifecycleError,
         MissingExtra,
@@ -86,6 +88,8 @@ __all__ = [
     "BatchTimeout",
     "BatchedQueue",
     "BatchqError",
+    "CancelReason",
+    "Context",
     "ContractError",
     "DrainReport",
     "DrainTimeout",
@@ -109,6 +113,7 @@ __all__ = [
     "JobHandle",
     "JobHooks",
     "JobState",
+    "JobStopped",
     "LeaseLost",
     "LifecycleError",
     "MissingExtra",
@@ -143,6 +148,7 @@ __all__ = [
     "UnknownHandler",
     "UnknownJob",
     "batch_queue",
+    "context",
     "in_memory_queue",
     "open_store",
     "rate_limited_queue",
@@ -150,6 +156,7 @@ __all__ = [
 
 _HOMES: Final = MappingProxyType(
     {
+        "batchq.call_context": ("CancelReason", "Context", "context"),
         "batchq.core.adaptive": ("AdaptiveBatchSize", "AdaptiveConcurrency"),
         "batchq.core.backoff": ("Backoff",),
         "batchq.core.batch": ("Batch", "Trigger"),

@@ -18,6 +18,7 @@ from batchq.core.result import Result
 from batchq.durable import DurableQueue
 from batchq.ends import Ends
 from batchq.errors import LeaseLost
+from batchq.guard import Guard
 from batchq.hooks import JobHooks, JobWatchers
 from batchq.ledger import Ledger
 from batchq.memory_tier import MemoryQueue
@@ -59,10 +60,11 @@ class AtWork:
     ) -> Workers:
         """Make a block in which these queues work, with the concurrency given for each."""
         made: list[tuple[str, Works]] = []
+        guard = Guard() if ledger is not None and ledger.threaded else None
 
         def make() -> Sequence[Works]:
             for name, slots in chosen.items():
-                made.append((name, self._make(name, slots, ledger)))
+                made.append((name, self._make(name, slots, ledger, guard=guard)))
             return [queue for _, queue in made]
 
         return Workers(make, ledger, grace, lambda: self._forget(made))
@@ -96,7 +98,9 @@ class AtWork:
     def _hooks(self, name: str) -> list[JobHooks]:
         return [*self.hooks, *self.queues[name].hooks]
 
-    def _make(self, name: str, slots: int | None, ledger: Ledger | None) -> Works:
+    def _make(
+        self, name: str, slots: int | None, ledger: Ledger | None, *, guard: Guard | None
+    ) -> Works:
         declared = self.queues[name]
         options = declared.options
         if slots is not None:
@@ -113,6 +117,7 @@ class AtWork:
             ledger=ledger,
             watchers=JobWatchers(self._hooks(name)),
             ends=self.ends,
+            guard=guard,
         )
         if self._pid != os.getpid():
             self._pid = os.getpid()

@@ -16,6 +16,7 @@ from typing import Any
 import attrs
 import trio
 
+from batchq.call_context import CancelReason
 from batchq.core.batch import Batch
 from batchq.core.job import Job, Receipt
 from batchq.core.result import Result
@@ -33,22 +34,33 @@ class Call:
         scope: cancels it.
         unwritten: verdicts fixed early and not submitted yet, by position.
         done: positions whose verdict was submitted, or whose lease was lost.
+        stopped: why the handler is to stop, by position.
+        reason: the same of the whole call; None: it may go on.
     """
 
     batch: Batch[Job[Any]]
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     unwritten: dict[int, Result[Any]] = attrs.field(factory=dict)
     done: set[int] = attrs.field(factory=set)
+    stopped: dict[int, CancelReason] = attrs.field(factory=dict)
+    reason: CancelReason | None = None
 
     @functools.cached_property
     def places(self) -> dict[Receipt, int]:
         """The position of each job; most calls are never asked."""
         return {job.receipt: index for index, job in enumerate(self.batch)}
 
-    @property
-    def over(self) -> bool:
-        """Whether nothing is left of it that could still be settled."""
-        return len(self.done) == len(self.batch)
+    def stop(self, index: int, reason: CancelReason) -> bool:
+        """Note that a job's handler is to stop; tell whether the whole call is.
+
+        It goes on for the others, if there are any.
+        """
+        self.stopped[index] = reason
+        if len(self.done | self.stopped.keys()) < len(self.batch):
+            return False
+        asked = CancelReason.USER in self.stopped.values()
+        self.reason = CancelReason.USER if asked else CancelReason.LEASE_LOST
+        return True
 
     def take_unwritten(self) -> dict[int, Result[Any]]:
         """Give out what is to be submitted now, by position."""
@@ -61,12 +73,18 @@ class Call:
 
         Args:
             results: what the call came to, one per job, in order; empty: it was
-                interrupted. What was fixed early goes before them.
+                interrupted. What was fixed early goes before them. A bisect goes on with
+                jobs without a verdict.
         """
         taken = dict(enumerate(results))
-        if self.batch.early or self.done:
-            verdicts = taken | self.batch.early
-            taken = {index: verdicts[index] for index in verdicts if index not in self.done}
+        if self.done or self.batch.early or self.batch.bisect is not None:
+            taken |= self.batch.early
+            taken = {
+                index: result
+                for index, result in taken.items()
+                if (result.success is not None or result.retry_after is not None)
+                and index not in self.done
+            }
         self.unwritten = {}
         self.done.update(taken)
         return taken
@@ -82,8 +100,8 @@ class Calls:
     """
 
     on_early: Callable[[Call], object]
-    # Replaced, never changed: threads look into it.
-    _by_batch: dict[Batch[Job[Any]], Call] = attrs.field(factory=dict, init=False)
+    # By the batch's number. Replaced, never changed: threads look into it.
+    _by_batch: dict[int, Call] = attrs.field(factory=dict, init=False)
     _inbox: deque[tuple[Receipt, Result[Any]]] = attrs.field(factory=deque, init=False)
     _token: trio.lowlevel.TrioToken | None = attrs.field(default=None, init=False)
 
@@ -91,19 +109,24 @@ class Calls:
         """Note that a call begins."""
         self._token = self._token or trio.lowlevel.current_trio_token()
         call = Call(batch)
-        self._by_batch = {**self._by_batch, batch: call}
+        self._by_batch = {**self._by_batch, batch.id: call}
         return call
 
     def end(self, batch: Batch[Job[Any]]) -> Call:
-        """Note that a call has ended; what was fixed early until now counts."""
-        self._take()
-        call = self._by_batch[batch]
+        """Note that a call has ended; what was fixed early until now counts.
+
+        Args:
+            batch: its own, or the same with more jobs that its end concerns.
+        """
+        self.take()
+        call = self._by_batch[batch.id]
         self._by_batch = {other: each for other, each in self._by_batch.items() if each is not call}
+        call.batch = batch
         return call
 
     def end_all(self) -> list[Call]:
         """Note that all calls have ended; returns those that were interrupted."""
-        return [self.end(batch) for batch in list(self._by_batch)]
+        return [self.end(call.batch) for call in list(self._by_batch.values())]
 
     def settle(self, receipt: Receipt, result: Result[Any]) -> None:
         """Fix the verdict of a job whose call is under way; from any thread.
@@ -114,7 +137,7 @@ class Calls:
         """
         if not isinstance(result, Result):
             raise TypeError(f"a job is settled with a Result, as Result.ok(); got {result!r}")
-        if self._find(receipt) is None:
+        if self.find(receipt) is None:
             raise LeaseLost(
                 f"job {receipt.job_id} can't be settled: the call for it is over; it has its"
                 " verdict, or was given back"
@@ -122,19 +145,9 @@ class Calls:
         self._inbox.append((receipt, result))
         if self._token is not None:
             with suppress(trio.RunFinishedError):  # it has stopped this very moment
-                self._token.run_sync_soon(self._take, idempotent=True)
+                self._token.run_sync_soon(self.take, idempotent=True)
 
-    def lose(self, receipt: Receipt) -> tuple[Call, Job[Any]] | None:
-        """Take a lost job out of its call; None: it is in none."""
-        place = self._find(receipt)
-        if place is None:
-            return None
-        call, index = place
-        call.done.add(index)
-        call.unwritten.pop(index, None)
-        return call, call.batch[index]
-
-    def _find(self, receipt: Receipt) -> tuple[Call, int] | None:
+    def find(self, receipt: Receipt) -> tuple[Call, int] | None:
         """Return the call that a job is in, and its position there; from any thread."""
         for call in self._by_batch.values():
             index = call.places.get(receipt)
@@ -142,10 +155,11 @@ class Calls:
                 return call, index
         return None
 
-    def _take(self) -> None:
+    def take(self) -> None:
+        """Let what was fixed early until now count."""
         while self._inbox:
             receipt, result = self._inbox.popleft()
-            place = self._find(receipt)
+            place = self.find(receipt)
             if place is None or place[1] in place[0].done:
                 continue  # too late: its call has ended, or it was settled or lost before
             call, index = place

@@ -10,40 +10,40 @@ Rule 2: a job's room is free when its settlement is submitted, and the next clai
 it: in steady state a cycle is one transaction.
 Rule 3: stopping loses no verdict. What has not started is given back at once, what runs has
 its grace, what is left is cancelled and given back.
+Rule 4: whatever stops a handler (a cancel, a lost lease, its timeout, a shutdown) is the
+cancellation of a scope around it; `context()` tells the reason.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
-from typing import Any, Final
+from itertools import groupby
+from typing import Any
 
 import trio
 
-from batchq.calls import Call, Calls
-from batchq.core.batch import Batch
 from batchq.core.job import ClaimedJob, Job, Receipt, Undecoded
 from batchq.core.job_options import JobQueueOptions
-from batchq.core.result import Result
+from batchq.core.options import Special
 from batchq.ends import Ends
-from batchq.errors import DrainTimeout, StoreError, Throttled
+from batchq.errors import DrainTimeout, StoreError
 from batchq.feeder import Feeder
-from batchq.handle import Entry
+from batchq.guard import Guard
 from batchq.handler import AnyHandler
 from batchq.hooks import JobWatchers
-from batchq.leases import Leases
+from batchq.leases import Fate, Leases
 from batchq.ledger import Ledger
 from batchq.queue import BatchedQueue
-from batchq.settler import Settler, Stop, tell_of_trouble
+from batchq.runner import Runner
+from batchq.settler import Settler
+from batchq.stop import Stop
+from batchq.trouble import tell_of_trouble
 from batchq.work_queue import work_queue
 
 __all__ = ["DurableQueue"]
-
-# A verdict that a handler fixes early is written so soon [s]: a crash repeats little, and a
-# call for a hundred jobs does not make a hundred commits.
-_EARLY: Final = 0.05
 
 
 class DurableQueue:
@@ -57,6 +57,7 @@ class DurableQueue:
         ledger: Ledger,
         watchers: JobWatchers,
         ends: Ends,
+        guard: Guard | None = None,
     ) -> None:
         """Make a queue that does not work yet.
 
@@ -66,18 +67,16 @@ class DurableQueue:
             ledger: the road to the store.
             watchers: whom to tell.
             ends: who waits for jobs to end.
+            guard: keeps the leases while the event loop stands; None: nothing does.
         """
         self._options = options
         self._handlers = {name: each for each in handlers for name in each.names}
-        self._calls = Calls(self._write_soon)
-        self._work = self._engine(watchers)
+        self._guard = guard
         self._stop = Stop()
-        self._nursery: trio.Nursery
-        # Claimed and not started yet.
-        self._waiting: dict[Receipt, Entry[Job[Any], Any]] = {}
         failed = partial(tell_of_trouble, watchers, options.name)
-        self._leases = Leases(ledger, options.lease, on_lost=self._lost, on_error=failed)
-        self._settler = Settler(
+        self._leases = Leases(ledger, options.lease, on_fate=self._stop_jobs, on_error=failed)
+        self._feeder = self._new_feeder(ledger, failed)
+        settler = Settler(
             queue=options.name,
             handlers=self._handlers,
             ledger=ledger,
@@ -87,11 +86,21 @@ class DurableQueue:
             on_error=failed,
             stop=self._stop,
         )
-        self._feeder = Feeder(
-            queue=options.name,
+        self._runner = Runner(
+            handlers=self._handlers,
+            leases=self._leases,
+            settler=settler,
+            feeder=self._feeder,
+            stop=self._stop,
+        )
+        self._work = self._engine(watchers)
+
+    def _new_feeder(self, ledger: Ledger, failed: Callable[[Exception], object]) -> Feeder:
+        return Feeder(
+            queue=self._options.name,
             handlers=tuple(self._handlers),
-            most=options.most_held,
-            poll_interval=options.poll_interval,
+            most=self._options.most_held,
+            poll_interval=self._options.poll_interval,
             ledger=ledger,
             leases=self._leases,
             accept=self._accept,
@@ -105,8 +114,8 @@ class DurableQueue:
             StoreBroken: the store must not be used any more.
         """
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            nursery.start_soon(self._leases.run)
+            self._nursery = self._runner.nursery = nursery
+            nursery.start_soon(self._keep_leases)
             try:
                 async with self._work:
                     await self._work_until_stop(task_status)
@@ -114,6 +123,13 @@ class DurableQueue:
                 with trio.CancelScope(shield=True):
                     await self._clear_away(crashed=sys.exception() is not None)
             nursery.cancel_scope.cancel()
+
+    async def _keep_leases(self) -> None:
+        if self._guard is None:
+            await self._leases.run()
+        else:
+            with self._guard.watch(self._leases, self._handlers.values()):
+                await self._leases.run()
 
     async def _work_until_stop(self, task_status: trio.TaskStatus[None]) -> None:
         try:
@@ -133,15 +149,23 @@ class DurableQueue:
         """Look for jobs now: some were stored here."""
         self._feeder.wake()
 
+    def cancel(self, job_ids: Iterable[int]) -> None:
+        """Stop those of these jobs that are held here: somebody here has cancelled them."""
+        self._leases.cancel(job_ids)
+
     def _engine(self, watchers: JobWatchers) -> BatchedQueue[Job[Any], Any]:
         options = self._options
+        first = next(iter(self._handlers.values()))
         return work_queue(
-            self._process,
-            self._verdicts,
+            self._runner.process,
+            self._runner.verdicts,
+            may_retry=self._runner.may_retry,
             name=options.name,
             batch_size=options.batch_size,
             flush_interval=options.flush_interval,
             concurrency=options.concurrency,
+            bisect=options.bisect,
+            retry=first.retry,  # a batch is taken apart where its queue has one handler only
             max_queue_size=None,  # the feeder claims no more than has a place
             shutdown_timeout=None,
             hooks=watchers.of_engine,
@@ -150,8 +174,8 @@ class DurableQueue:
     async def _wind_down(self) -> None:
         self._work.pause()
         # One that can't be cancelled is in flight: its call is about to begin.
-        waiting = [receipt for receipt, entry in self._waiting.items() if entry.cancel()]
-        self._nursery.start_soon(self._give_back, waiting)
+        waiting = [receipt for receipt, entry in self._runner.waiting.items() if entry.cancel()]
+        self._nursery.start_soon(self._runner.give_back, waiting)
         await self._feeder.stop()
         with suppress(DrainTimeout):
             await self._work.drain(max(0.0, self._stop.at - trio.current_time()))
@@ -162,21 +186,22 @@ class DurableQueue:
             await self._feeder.stop()
         # What has ended the queue goes before what its store says of it now.
         with suppress(StoreError) if crashed else nullcontext():
-            for call in self._calls.end_all():
-                await self._write(call, call.take_rest())
-            await self._settler.release(self._leases.held)
-
-    async def _give_back(self, receipts: Sequence[Receipt]) -> None:
-        with trio.CancelScope(shield=True):
-            await self._settler.release(receipts)
+            await self._runner.give_all_back()
 
     def _accept(self, claimed: Sequence[ClaimedJob]) -> None:
         """Give claimed jobs their places in the engine."""
         if self._stop.asked.is_set():
-            self._nursery.start_soon(self._give_back, [each.receipt for each in claimed])
+            self._nursery.start_soon(self._runner.give_back, [each.receipt for each in claimed])
             return
-        entries = self._work.enqueue_many_nowait([self._job(each) for each in claimed])
-        self._waiting.update(zip([each.receipt for each in claimed], entries, strict=True))
+        for solo, some in groupby(claimed, self._runs_alone):
+            jobs = [self._job(each) for each in some]
+            call: Special = {"solo": True} if solo else {}
+            entries = self._work.enqueue_many_nowait(jobs, **call)
+            self._runner.waiting.update(zip([job.receipt for job in jobs], entries, strict=True))
+
+    def _runs_alone(self, claimed: ClaimedJob) -> bool:
+        """Tell whether a job goes in a call of its own."""
+        return self._runner.runs_alone(claimed.receipt.job_id)
 
     def _job(self, claimed: ClaimedJob) -> Job[Any]:
         signature = self._handlers[claimed.handler].signature
@@ -190,61 +215,9 @@ class DurableQueue:
             max_attempts=claimed.max_attempts,
             enqueued_at=claimed.enqueued_at,
             payload=Undecoded(claimed.payload, signature.decode),
-            settle=self._settle,
+            settle=self._runner.settle_early,
             receipt=claimed.receipt,
         )
 
-    def _settle(self, job: Job[Any], result: Result[Any]) -> None:
-        self._calls.settle(job.receipt, result)
-
-    async def _process(self, batch: Batch[Job[Any]]) -> object:
-        """Call the handler of a batch: the engine's processor."""
-        call = self._calls.begin(batch)
-        for job in batch:
-            self._waiting.pop(job.receipt, None)
-        try:
-            with call.scope:
-                return await self._handlers[batch[0].handler].run(batch)
-        except Throttled as throttled:
-            self._feeder.hold_back(throttled.retry_after)
-            raise
-        return batch.no_verdicts()  # its leases were lost, all of them
-
-    async def _verdicts(self, batch: Batch[Job[Any]], results: Sequence[Result[Any]]) -> None:
-        """Write down what became of a call, and claim what comes next; shielded."""
-        call = self._calls.end(batch)
-        self._settler.ledger.count_batch()
-        await self._write(call, call.take_rest(results), feeder=self._feeder)
-
-    async def _write(
-        self, call: Call, verdicts: Mapping[int, Result[Any]], *, feeder: Feeder | None = None
-    ) -> None:
-        items = call.batch.items
-        jobs = [items[index] for index in verdicts]
-        await self._settler.settle(jobs, list(verdicts.values()), feeder=feeder)
-
-    def _write_soon(self, call: Call) -> None:
-        """Write the verdicts that a handler fixes early, while the call goes on."""
-        self._nursery.start_soon(self._write_early, call)
-
-    async def _write_early(self, call: Call) -> None:
-        with trio.CancelScope(shield=True):
-            await trio.sleep(_EARLY)
-            await self._write(call, call.take_unwritten())
-            self._feeder.look()
-
-    def _lost(self, receipt: Receipt) -> None:
-        """Stop what runs for a job that is somebody else's now."""
-        entry = self._waiting.pop(receipt, None)
-        if entry is not None:
-            job = entry.item
-            # One that can't be cancelled is about to be called: the store refuses what it gives.
-            if entry.cancel():
-                self._settler.lost(job)
-        elif (found := self._calls.lose(receipt)) is not None:
-            call, job = found
-            self._settler.lost(job)
-            self._feeder.look()
-            # The others of its batch go on; a thread can't be stopped.
-            if call.over and self._handlers[job.handler].is_async:
-                call.scope.cancel()
+    def _stop_jobs(self, receipts: Sequence[Receipt], fate: Fate) -> None:
+        self._runner.stop_jobs(receipts, fate)

@@ -33,6 +33,8 @@
         StoreBroken                      stop using it
         StoreTooNew                      its schema is newer than this code; file untouched
 
+    JobStopped (BaseException)           no error: raised by context().check(), to be let pass
+
 A message says what was asked, what was found and what would be legal. A second base from
 the standard library stands only where callers catch that one already.
 """
@@ -55,6 +57,7 @@ __all__ = [
     "ItemTooLarge",
     "JobError",
     "JobFailed",
+    "JobStopped",
     "LeaseLost",
     "LifecycleError",
     "MissingExtra",
@@ -321,6 +324,14 @@ class UnknownHandler(JobError, LookupError):
 
 class UnknownJob(JobError, LookupError):
     """The store has no job of that id: never had, or it was cleaned away."""
+
+
+class JobStopped(BaseException):
+    """A call of a handler is to stop, and has asked; raised by `context().check()`.
+
+    No `Exception`, as the cancellation of an async handler is none: code that guards against
+    errors must not stop it.
+    """
 
 
 class LifecycleError(JobError):

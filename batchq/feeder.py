@@ -9,22 +9,18 @@ Rule 3: it outlives every error of the store but a broken one.
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Sequence
-from typing import Final
 
 import attrs
 import trio
 
-from batchq.core.backoff import Backoff
 from batchq.core.job import Claimed, ClaimedJob, ClaimRequest, Group
 from batchq.errors import StoreBroken
 from batchq.leases import Leases
 from batchq.ledger import Ledger
+from batchq.trouble import pause_after
 
-__all__ = ["AGAIN", "Feeder"]
-
-AGAIN: Final = Backoff(initial_delay=0.1, max_delay=5.0)  # when the store could not do it
+__all__ = ["Feeder"]
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -119,8 +115,8 @@ class Feeder:
             )
         ]
 
-    def answered(self, request: ClaimRequest, claimed: Claimed | None) -> None:
-        """Take in what a claim brought; None: it failed."""
+    def answered(self, request: ClaimRequest, claimed: Claimed | None, sent: float) -> None:
+        """Take in what a claim brought that was sent at this time [s]; None: it failed."""
         self._asked -= request.limit
         self._news.set()
         if claimed is None:
@@ -132,7 +128,7 @@ class Feeder:
             wait = min(wait, claimed.wait)
         self._next = trio.current_time() + wait
         if claimed.jobs:
-            self.leases.hold([job.receipt for job in claimed.jobs])
+            self.leases.hold([job.receipt for job in claimed.jobs], sent)
             self.accept(claimed.jobs)
 
     def _room(self) -> int:
@@ -140,7 +136,7 @@ class Feeder:
 
     async def _claim(self) -> None:
         [request] = self.requests()
-        claimed = None
+        claimed, sent = None, trio.current_time()
         try:
             answers = await self.ledger.submit(Group(claim=[request]))
             claimed = answers.claim[0]
@@ -151,7 +147,6 @@ class Feeder:
         except Exception as error:  # whatever it is, the worker goes on
             self.on_error(error)
             self._failures += 1
-            draw = random.random()  # noqa: S311 - jitter is no secret
-            self._next = trio.current_time() + AGAIN.delay(self._failures, draw=draw)
+            self._next = trio.current_time() + pause_after(self._failures)
         finally:
-            self.answered(request, claimed)
+            self.answered(request, claimed, sent)

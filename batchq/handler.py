@@ -21,13 +21,21 @@ from typing import Any, Final, Generic, ParamSpec, Self, TypeVar
 import attrs
 import trio
 
+from batchq.call_context import Asked, CancelReason, Context
 from batchq.core.batch import Batch
 from batchq.core.job import Job, NewJob
 from batchq.core.payload import Signature
 from batchq.core.result import Result
 from batchq.core.retry import RetryPolicy
 from batchq.core.using import Using
-from batchq.errors import BatchqError, BatchTimeout, ContractError, PayloadError, QueueError
+from batchq.errors import (
+    BatchqError,
+    BatchTimeout,
+    ContractError,
+    JobStopped,
+    PayloadError,
+    QueueError,
+)
 from batchq.job_handle import Intake, JobHandle
 
 __all__ = ["AnyHandler", "BatchHandler", "Handler"]
@@ -39,6 +47,26 @@ R = TypeVar("R")
 Args = ParamSpec("Args")
 
 _CHUNK: Final = 1_000  # jobs stored by one commit
+
+
+@attrs.define(eq=False)
+class _Limit:
+    """How long one call may take, and why else it is to stop; asked from any thread."""
+
+    timeout: float | None
+    others: Asked
+    ends_at: float = attrs.field(init=False)
+    _clock: trio.abc.Clock = attrs.field(factory=trio.lowlevel.current_clock, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.ends_at = trio.current_time() + (math.inf if self.timeout is None else self.timeout)
+
+    @property
+    def over(self) -> bool:
+        return self._clock.current_time() >= self.ends_at
+
+    def asked(self) -> CancelReason | None:
+        return self.others() or (CancelReason.TIMEOUT if self.over else None)
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -129,18 +157,27 @@ class AnyHandler(Generic[R]):
         [handle] = self._intake.enqueue_sync([self.new_job(payload)], self.signature.decode_value)
         return handle  # type: ignore[no-any-return]  # of R: `decode_value` checks
 
-    async def run(self, batch: Batch[Job[Any]]) -> object:
+    async def run(self, batch: Batch[Job[Any]], asked: Asked = lambda: None) -> object:
         """Call the function for a batch of its jobs; returns as a processor does.
+
+        Jobs that have a verdict already are left out.
+
+        Args:
+            batch: the jobs.
+            asked: tells why the call is to stop, if it is; from any thread.
 
         Raises:
             BatchTimeout: the call took longer than `timeout`.
+            JobStopped: the function has let `context().check()` stop it.
             Exception: whatever the function raises.
         """
         payloads = self._payloads(batch)
         if not payloads:
             return None
         call = self._call(batch, payloads)
-        answers = await (self._awaited(call) if self.is_async else self._in_a_thread(call))
+        limit = _Limit(self.timeout, asked)
+        with Context([batch[index] for index in payloads], limit.asked).current():
+            answers = await self._under(limit, call)
         if not self.takes_many:
             # Any value is a value here, a dict with "success" in it too.
             return [answers if isinstance(answers, Result | Exception) else Result.ok(answers)]
@@ -150,6 +187,8 @@ class AnyHandler(Generic[R]):
         """Read the payloads, by position; a job without one that can be read has failed."""
         payloads = {}
         for index, job in enumerate(batch):
+            if index in batch.early:
+                continue
             try:
                 payloads[index] = job.payload
             except PayloadError as error:
@@ -176,25 +215,32 @@ class AnyHandler(Generic[R]):
                 f"handler {self.name!r} got {len(called)} items and must return exactly one"
                 f" result per item, in order, or None; it returned {type(answers).__name__}"
             )
-        ids = [batch.entries[index].id for index in called]
-        return dict(zip(ids, answers, strict=True))
+        given = batch.early | dict(zip(called, answers, strict=True))
+        return {batch.entries[index].id: answer for index, answer in given.items()}
 
-    async def _awaited(self, call: Callable[[], Awaitable[object]]) -> object:
-        with trio.move_on_after(math.inf if self.timeout is None else self.timeout):
+    async def _under(self, limit: _Limit, call: Callable[[], Any]) -> object:
+        try:
+            return await (self._awaited if self.is_async else self._in_a_thread)(call, limit)
+        except JobStopped:
+            if limit.over:
+                raise self._timed_out() from None
+            raise
+
+    async def _awaited(self, call: Callable[[], Awaitable[object]], limit: _Limit) -> object:
+        with trio.move_on_at(limit.ends_at):
             return await call()
         raise self._timed_out()
 
-    async def _in_a_thread(self, call: Callable[[], object]) -> object:
+    async def _in_a_thread(self, call: Callable[[], object], limit: _Limit) -> object:
         """Call a plain function; its time limit is looked at when it has returned.
 
         Only a stop of the queue abandons the thread, which goes on alone until it returns
         or the process ends.
         """
-        began = trio.current_time()
-        limiter = trio.CapacityLimiter(1)  # the queue's concurrency is the limit
+        one = trio.CapacityLimiter(1)  # the queue's concurrency is the limit
         called = partial(self._called, call)
-        answers = await trio.to_thread.run_sync(called, abandon_on_cancel=True, limiter=limiter)
-        if self.timeout is not None and trio.current_time() - began > self.timeout:
+        answers = await trio.to_thread.run_sync(called, abandon_on_cancel=True, limiter=one)
+        if limit.over:
             logger.warning("handler %r returned after its timeout; dropped", self.name)
             raise self._timed_out()
         return answers

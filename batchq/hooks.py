@@ -231,6 +231,7 @@ def only_for(names: Collection[str], hooks: JobHooks) -> JobHooks:
         on_drop=of_job(hooks.on_drop),
         on_batch_start=of_batch(hooks.on_batch_start),
         on_batch_complete=of_batch(hooks.on_batch_complete),
+        on_bisect=of_batch(hooks.on_bisect),
     )
 
 
@@ -253,6 +254,8 @@ class JobWatchers(Watchers[Job[Any], Any]):
                 on_batch_complete=each.on_batch_complete,
                 on_queue_size_change=each.on_queue_size_change,
                 on_error=each.on_error,
+                on_bisect=each.on_bisect,
+                on_throttled=each.on_throttled,
             )
             for each in given
         ]

@@ -99,6 +99,11 @@ class Ledger:
         # Threads that come first together must all get the same.
         return self._processes.get(pid) or self._processes.setdefault(pid, _new_process(pid))
 
+    @property
+    def threaded(self) -> bool:
+        """Whether commits run in threads, beside the event loop."""
+        return self.run_sync is None and not self.store.info().inline
+
     def count_batch(self) -> None:
         """Count one ended call of a handler; it is written with the next commit."""
         self._process.ended += 1

@@ -132,6 +132,7 @@ class MemoryQueue:
             concurrency=options.concurrency,
             priority_levels=PRIORITY_LEVELS,
             retry=handler.retry,
+            bisect=options.bisect,
             shutdown_timeout=None,
             hooks=list(hooks),
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import ParamSpec, Protocol, TypedDict, TypeVar, overload
 
+from batchq.core.bisect import BisectMode
 from batchq.core.job import Job
 from batchq.core.result import Result
 from batchq.core.retry import RetryPolicy
@@ -58,10 +59,14 @@ class BatchHandlerOptions(HandlerOptions, total=False):
     Attributes:
         batch_size: most jobs in one call; 100.
         flush_interval: longest wait of a claimed job for company [s]; 1.
+        bisect: when a call that raised is taken apart, to find the jobs that break it:
+            `off`, `immediate`, or `exhausted`: when one of its jobs has no attempt left;
+            exhausted.
     """
 
     batch_size: int
     flush_interval: float | None
+    bisect: BisectMode | str
 
 
 class RegisterHandler(Protocol):

@@ -30,7 +30,7 @@ __all__ = ["Declared", "Registry", "job_hooks"]
 
 _OF_QUEUE: Final = ("concurrency", "lease", "prefetch")
 _CLAIMING: Final = ("lease", "prefetch")
-_GATHERING: Final = ("batch_size", "flush_interval")
+_GATHERING: Final = ("batch_size", "flush_interval", "bisect")
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -194,7 +194,7 @@ class Registry:
         settings = {key: options[key] for key in _OF_QUEUE if key in options}
         if handler.takes_many:
             gathered = {key: options[key] for key in _GATHERING if key in options}
-            settings |= {"batch_size": 100, "flush_interval": 1.0} | gathered
+            settings |= {"batch_size": 100, "flush_interval": 1.0, "bisect": "exhausted"} | gathered
         if "queue" not in options:
             made = JobQueueOptions(name=handler.queue, **{**self.defaults, **settings})
             if memory is not None:

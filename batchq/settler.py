@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -32,57 +31,20 @@ from batchq.core.job import (
 from batchq.core.result import Result
 from batchq.core.retry import error_of
 from batchq.ends import Ends
-from batchq.errors import ContractError, StoreBroken, StoreError
-from batchq.feeder import AGAIN, Feeder
+from batchq.errors import ContractError, StoreBroken
+from batchq.feeder import Feeder
 from batchq.handler import AnyHandler
 from batchq.hooks import JobWatchers
 from batchq.leases import Leases
 from batchq.ledger import Ledger
+from batchq.stop import Stop
+from batchq.trouble import pause_after
 
-__all__ = ["Settler", "Stop", "tell_of_trouble"]
+__all__ = ["Settler"]
 
 logger = logging.getLogger("batchq")
 
 _NO_VERDICT: Final = frozenset({Verdict.SNOOZE, Verdict.RELEASE})
-
-
-_AFTER_GRACE: Final = 1.0  # for what is written down then [s]
-
-
-def tell_of_trouble(watchers: JobWatchers, queue: str, error: Exception) -> None:
-    """Tell that the store could not do it, or that it, or we, have a bug."""
-    if isinstance(error, StoreError):
-        logger.warning("queue %r: the store could not do it: %s", queue, error)
-        watchers.tell(watchers.on_store_error, error)
-    else:
-        logger.error("queue %r goes on after an error", queue, exc_info=error)
-        watchers.tell(watchers.on_error, error)
-
-
-@attrs.define(eq=False)
-class Stop:
-    """When a queue has to end.
-
-    Attributes:
-        asked: set once it has to.
-        at: when its calls under way are cancelled [s, trio's clock]; inf until then.
-    """
-
-    asked: trio.Event = attrs.field(factory=trio.Event, init=False)
-    at: float = attrs.field(default=math.inf, init=False)
-
-    def ask(self, grace: float) -> None:
-        """Stop; calls under way have `grace` [s]."""
-        self.at = min(self.at, trio.current_time() + grace)
-        self.asked.set()
-
-    async def sleep_until(self, when: float) -> None:
-        """Sleep, until a stop is asked for at the latest if there was none before."""
-        if self.asked.is_set():
-            await trio.sleep_until(when)
-        else:
-            with trio.move_on_at(when):
-                await self.asked.wait()
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -115,37 +77,34 @@ class Settler:
         results: Sequence[Result[Any]],
         *,
         feeder: Feeder | None = None,
+        release: Sequence[Receipt] = (),
     ) -> None:
-        """Write down the results of jobs of one handler.
+        """Write down the results of jobs, as one transaction.
 
         Args:
             jobs: what ran.
             results: one per job, in order.
             feeder: claims in the same transaction, for the room that this makes.
+            release: jobs to give back unrun: due at once, no attempt spent.
         """
         settlements = self._judge(jobs, results)
-        self.leases.let_go([each.receipt for each in settlements])
+        given_back = [Settlement(receipt, Verdict.RELEASE) for receipt in release]
+        self.leases.let_go([each.receipt for each in (*settlements, *given_back)])
         requests = feeder.requests() if feeder is not None else []
-        answers = None
+        answers, sent = None, 0.0
         try:
-            if settlements or requests:
-                answers = await self._submit(Group(settle=settlements, claim=requests))
+            if settlements or given_back or requests:
+                group = Group(settle=[*settlements, *given_back], claim=requests)
+                answers, sent = await self._submit(group)
         finally:
             if feeder is not None:
                 feeder.look()
                 for number, request in enumerate(requests):
-                    feeder.answered(request, answers.claim[number] if answers else None)
+                    claimed = answers.claim[number] if answers else None
+                    feeder.answered(request, claimed, sent)
         if answers is not None:
-            self._tell(jobs, results, settlements=settlements, settled=answers.settle)
-
-    async def release(self, receipts: Sequence[Receipt]) -> None:
-        """Give jobs back unrun: due at once, no attempt spent."""
-        if not receipts:
-            return
-        self.leases.let_go(receipts)
-        await self._submit(
-            Group(settle=[Settlement(receipt, Verdict.RELEASE) for receipt in receipts])
-        )
+            settled = answers.settle[: len(settlements)]
+            self._tell(jobs, results, settlements=settlements, settled=settled)
 
     def lost(self, job: Job[Any]) -> None:
         """Tell that a job is somebody else's now."""
@@ -158,16 +117,10 @@ class Settler:
         self.watchers.tell(self.watchers.on_lease_lost, job)
 
     def _judge(self, jobs: Sequence[Job[Any]], results: Sequence[Result[Any]]) -> list[Settlement]:
-        if not jobs:
-            return []
-        handler = self.handlers[jobs[0].handler]
-        judge = Judge(
-            policy=handler.retry,
-            encode=handler.signature.encode_value,
-            draw=random.random(),  # noqa: S311 - jitter is no secret
-        )
+        """Return what is to be written down, in order."""
+        judges: dict[str, Judge] = {}
         settlements = [
-            judge.settlement(
+            (judges.get(job.handler) or self._judge_of(job.handler, judges)).settlement(
                 job.receipt,
                 result,
                 item=job,
@@ -176,32 +129,41 @@ class Settler:
             )
             for job, result in zip(jobs, results, strict=True)
         ]
-        for raised in judge.complaints:
+        for raised in itertools.chain.from_iterable(each.complaints for each in judges.values()):
             self.watchers.tell(self.watchers.on_error, raised)
         return settlements
 
-    async def _submit(self, group: Group) -> Answers | None:
-        """Commit; again while the store can't, as long as a lease."""
+    def _judge_of(self, name: str, judges: dict[str, Judge]) -> Judge:
+        handler = self.handlers[name]
+        judge = judges[name] = Judge(
+            policy=handler.retry,
+            encode=handler.signature.encode_value,
+            draw=random.random(),  # noqa: S311 - jitter is no secret
+        )
+        return judge
+
+    async def _submit(self, group: Group) -> tuple[Answers | None, float]:
+        """Commit; again while the store can't, as long as a lease. Says when it was sent."""
         lease_ends = trio.current_time() + self.leases.lease
         for failures in itertools.count(1):
+            sent = trio.current_time()
             try:
-                return await self.ledger.submit(group)
+                return await self.ledger.submit(group), sent
             except StoreBroken as error:
                 self.on_error(error)
                 raise
             except Exception as error:  # whatever it is, the worker goes on
                 self.on_error(error)
-            delay = AGAIN.delay(failures, draw=random.random())  # noqa: S311 - as above
-            last = min(lease_ends, self.stop.at + _AFTER_GRACE)
-            await self.stop.sleep_until(min(trio.current_time() + delay, last))
-            if trio.current_time() >= min(lease_ends, self.stop.at + _AFTER_GRACE):
+            last = min(lease_ends, self.stop.last)
+            await self.stop.sleep_until(min(trio.current_time() + pause_after(failures), last))
+            if trio.current_time() >= min(lease_ends, self.stop.last):
                 break
         logger.warning(
             "queue %r: %d verdicts could not be written; the jobs will run again",
             self.queue,
             len(group.settle),
         )
-        return None
+        return None, 0.0
 
     def _tell(
         self,

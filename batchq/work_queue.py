@@ -45,6 +45,7 @@ def work_queue(
             would return to the queue (retry, snooze, throttled) leaves it instead.
         may_retry: whether an entry's error may be retried and it has attempts left; asked
             where a bisect depends on it.
-        options: as for `BatchedQueue`; no `retry`.
+        options: as for `BatchedQueue`. `retry` says which errors are an outage's, where a
+            bisect asks; nothing comes again by it.
     """
     return _WorkQueue(processor, verdicts, may_retry, **options)

@@ -20,6 +20,7 @@ __all__ = [
     "claim",
     "jobs_in",
     "new_job",
+    "no_trouble",
     "nothing_is_leased",
     "store_of",
 ]

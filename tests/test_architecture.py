@@ -25,8 +25,8 @@ QUEUE = CORE | {
     "hooks", "handle", "pump", "milestones", "nest", "entrance", "keeper", "blocking",
 }  # fmt: skip
 DURABLE = ENGINE | {
-    "context", "handler", "job_handle", "ledger", "durable", "leases", "feeder", "calls", "settler",
-    "ends", "memory_tier", "workers", "work_queue",
+    "call_context", "handler", "job_handle", "ledger", "durable", "leases", "feeder", "calls",
+    "settler", "ends", "memory_tier", "workers", "work_queue", "guard", "runner", "stop", "trouble",
 }  # fmt: skip
 MANAGER = DURABLE | {
     "settings", "stores", "bridge", "schedules", "campaigns", "flows", "admin", "intake",
@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "core": CORE,
     "hooks": CORE,
     "settings": CORE,
-    "context": CORE,
+    "call_context": CORE,
     "handle": CORE,
     "teller": CORE | {"hooks"},
     "pump": CORE | {"hooks", "handle", "teller"},
@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "blocking": CORE | {"handle"},
     "work_queue": CORE | {"pump", "queue"},
     "job_handle": CORE | {"handle"},
-    "handler": CORE | {"context", "handle", "job_handle"},
+    "handler": CORE | {"call_context", "handle", "job_handle"},
     "registration": CORE | {"hooks", "handler"},
     "stores": CORE,
     "persistence": CORE,
@@ -61,26 +61,35 @@ MAY_IMPORT: dict[str, set[str]] = {
     "portal": CORE | {"bridge", "handle", "nest"},
     "ends": set(),  # who waits for jobs to end, by their numbers
     "ledger": ENGINE | {"nest", "stores"},
-    "leases": ENGINE | {"context", "ledger"},
+    # What all parts of a durable queue share: when it ends, and what it does about errors.
+    "stop": set(),
+    "trouble": CORE | {"hooks"},
+    "leases": CORE | {"ledger", "trouble"},
+    "guard": {"handler", "leases"},
     # The parts of a durable queue: when to claim, what is under way, how it is written down.
-    "feeder": CORE | {"ledger", "leases"},
-    "calls": CORE,
-    "settler": CORE | {"hooks", "handler", "ledger", "leases", "feeder", "ends"},
+    "feeder": CORE | {"ledger", "leases", "trouble"},
+    "calls": CORE | {"call_context"},
+    "settler": CORE | {"hooks", "handler", "ledger", "leases", "feeder", "ends", "stop", "trouble"},
+    "runner": CORE
+    | {"calls", "call_context", "feeder", "handle", "handler", "leases", "settler", "stop"},
     "durable": ENGINE
     | {
         "work_queue",
-        "context",
+        "call_context",
         "handler",
         "ledger",
         "leases",
+        "guard",
         "feeder",
-        "calls",
+        "runner",
         "settler",
         "ends",
+        "stop",
+        "trouble",
     },
     "memory_tier": ENGINE | {"handler", "job_handle", "calls", "bridge"},
     "workers": CORE | {"nest", "ledger"},
-    "schedules": ENGINE | {"context", "handler", "ledger"},
+    "schedules": ENGINE | {"call_context", "handler", "ledger"},
     "campaigns": ENGINE | {"handler", "ledger"},
     "flows": ENGINE | {"handler", "ledger"},
     "admin": ENGINE | {"ledger", "stores"},
@@ -91,7 +100,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "manager": MANAGER | {"nest"},
     "instrument": CORE | {"hooks"},
     "monitor": CORE | {"hooks", "admin", "manager"},
-    "handlers": CORE | {"context"},
+    "handlers": CORE | {"call_context"},
     "presets": CORE | {"handlers", "manager"},
     "testing": EVERYTHING,
     "web": EVERYTHING,
@@ -99,7 +108,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "django": EVERYTHING,
     "__main__": {"cli"},  # `python -m batchq` is the command line
 }
-NO_TRIO = {"errors", "core", "hooks", "settings", "context", "stores"}
+NO_TRIO = {"errors", "core", "hooks", "settings", "call_context", "stores"}
 # Decisions get time, draws and bytes as arguments: any history can be replayed. (`random` may
 # be imported to name its type; the linter forbids drawing from it.)
 NOT_IN_CORE = {
@@ -128,7 +137,8 @@ BROAD_EXCEPT: dict[tuple[str, str], str] = {
     ("ledger.py", "Ledger._commit"): "one bad command does not spoil its neighbours",
     ("ledger.py", "Ledger._commit_alone"): "one bad command does not spoil its neighbours",
     ("feeder.py", "Feeder._claim"): "an error outside handlers' code never ends a worker",
-    ("leases.py", "Leases.run"): "an error outside handlers' code never ends a worker",
+    ("leases.py", "Leases.extend_now"): "an error outside handlers' code never ends a worker",
+    ("leases.py", "Leases._keep_extending"): "an error outside handlers' code never ends a worker",
     ("settler.py", "Settler._submit"): "an error outside handlers' code never ends a worker",
     ("durable.py", "DurableQueue._work_until_stop"): "the engine ends: nothing new has a place",
     ("workers.py", "Workers.__aenter__"): "what has begun to work is stopped in order",

@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from batchq import LeaseLost, Receipt, Result
+from batchq.call_context import CancelReason
 from batchq.calls import Call, Calls
 from batchq.core.batch import Batch, Trigger
 from batchq.core.entry import IN_FLIGHT, Entry, Owner
@@ -63,7 +64,6 @@ async def test_early_verdicts_are_told_of_once_until_they_are_taken() -> None:
     assert calls.end(batch) is call
     assert call.take_rest([Result.ok("later")] * 3) == {2: Result.ok(3)}
     assert call.take_unwritten() == {}
-    assert call.over
 
 
 async def test_threads_may_settle_all_at_once() -> None:
@@ -78,18 +78,33 @@ async def test_threads_may_settle_all_at_once() -> None:
     assert call.take_rest() == {index: Result.ok(index + 1) for index in range(50)}
 
 
-async def test_what_is_lost_is_taken_out_and_given_out_no_more() -> None:
+async def test_a_job_is_found_while_its_call_is_under_way() -> None:
     calls, batch = Calls(lambda _: None), batch_of(2)
     call = calls.begin(batch)
+    assert calls.find(Receipt(2, 1)) == (call, 1)
+    assert calls.find(Receipt(9, 9)) is None
+    calls.end(batch)
+    assert calls.find(Receipt(2, 1)) is None
+
+
+async def test_what_is_done_is_given_out_no_more() -> None:
+    calls, batch = Calls(lambda _: None), batch_of(2)
+    call = calls.begin(batch)
+    call.done.add(0)
     calls.settle(Receipt(1, 1), Result.ok())
     await trio.testing.wait_all_tasks_blocked()
-    assert calls.lose(Receipt(1, 1)) == (call, batch[0])
-    assert calls.lose(Receipt(9, 9)) is None
-    assert not call.over
     assert call.take_unwritten() == {}
     calls.end(batch)
     assert call.take_rest([Result.ok(), Result.ok(2)]) == {1: Result.ok(2)}
-    assert calls.lose(Receipt(2, 1)) is None
+
+
+async def test_a_call_is_stopped_once_nothing_of_it_goes_on() -> None:
+    call = Calls(lambda _: None).begin(batch_of(3))
+    call.done.add(1)
+    assert not call.stop(0, CancelReason.LEASE_LOST)
+    assert call.reason is None
+    assert call.stop(2, CancelReason.USER)
+    assert call.reason is CancelReason.USER
 
 
 async def test_interrupted_calls_keep_what_was_fixed_and_nothing_else() -> None:

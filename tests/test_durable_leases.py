@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from batchq import Job, JobHooks, JobState, QueueManager, Receipt, Result
-from batchq.core.job import Extended, Extension, Group, Settled, Settlement, Verdict
+from batchq import CancelReason, Job, JobHooks, JobState, QueueManager, Receipt, Result, context
+from batchq.core.job import Answers, Extended, Extension, Group, Settled, Settlement, Verdict
 from batchq.errors import StoreBusy
-from tests.jobs import WatchedStore, claim, jobs_in, nothing_is_leased, store_of
+from tests.jobs import Hops, WatchedStore, claim, jobs_in, no_trouble, nothing_is_leased, store_of
 
 
 @pytest.fixture
@@ -145,6 +145,107 @@ async def test_the_call_is_cancelled_when_all_its_jobs_are_lost_and_the_thieves_
     assert [job.attempt for job in jobs_in(store)] == [2, 2]
     again = [Settlement(receipt, Verdict.OK) for receipt in stolen]
     assert store.commit(Group(settle=again)).settle == [Settled.APPLIED] * 2
+
+
+async def test_what_all_was_lost_is_not_called_again(
+    store: WatchedStore, autojump_clock: MockClock
+) -> None:
+    runs = list[int]()
+    manager = QueueManager(store)
+
+    @manager.batch_handler(batch_size=2)
+    async def work(items: list[int]) -> None:
+        runs.extend(items)
+        await trio.sleep(100)
+
+    async with manager.working():
+        await work.enqueue_many([1, 2])
+        await trio.sleep(15)
+        steal(store)
+        await trio.sleep(200)
+        assert runs == [1, 2]
+    assert [job.attempt for job in jobs_in(store)] == [2, 2]
+
+
+async def test_a_lease_is_given_up_before_the_store_would(
+    store: WatchedStore, autojump_clock: MockClock
+) -> None:
+    """It counts from when the last extension was sent, not from when it was answered."""
+    ended, lost = list[tuple[float, object]](), list[float]()
+    hooks = JobHooks(on_lease_lost=lambda _: lost.append(trio.current_time()))
+    hops = Hops(takes=2.0)
+    manager = QueueManager(store, lease=30, run_sync=hops, poll_interval=999, hooks=hooks)
+
+    @manager.handler(concurrency=1)
+    async def work() -> None:
+        try:
+            await trio.sleep(1_000)
+        finally:
+            ended.append((trio.current_time(), context().cancel_reason))
+
+    async with manager.working():
+        await work.enqueue()
+        await trio.sleep(5)
+        [job] = jobs_in(store)
+        assert job.started_at is not None
+        claimed = job.started_at - 2.0
+        store.refuses = lambda group: StoreBusy("locked") if group.extend else None
+        await trio.sleep(claimed + 29 - trio.current_time())
+        assert ended == [(claimed + 25, CancelReason.LEASE_LOST)]
+        assert lost == [claimed + 25]
+        store.refuses = no_trouble
+        await trio.sleep(100)
+    [job] = jobs_in(store)
+    # Nothing was written: its lease ran out, and the attempt counts.
+    assert job.attempt >= 2
+    assert job.used == job.attempt - job.refunds >= 1
+
+
+async def test_what_a_handler_gives_after_its_lease_was_given_up_counts_if_nobody_has_it(
+    store: WatchedStore, autojump_clock: MockClock
+) -> None:
+    manager, lost = QueueManager(store, lease=30, poll_interval=999), list[int]()
+
+    @manager.handler(hooks=JobHooks(on_lease_lost=lambda job: lost.append(job.id)), concurrency=1)
+    async def work() -> int:
+        with trio.CancelScope(shield=True):  # as a thread does
+            await trio.sleep(27)
+        return 7
+
+    async with manager.working():
+        await work.enqueue()
+        store.refuses = lambda group: StoreBusy("locked") if group.extend else None
+        await trio.sleep(40)
+    [job] = jobs_in(store)
+    assert (job.state, job.value, job.attempt) == (JobState.COMPLETED, b"7", 1)
+    assert lost == []
+
+
+async def test_a_claim_whose_answer_takes_a_lease_is_not_run(
+    store: WatchedStore, autojump_clock: MockClock
+) -> None:
+    runs = list[float]()
+
+    async def late(call: Callable[[Group], Answers], group: Group) -> Answers:
+        answers = call(group)
+        await trio.sleep(28 if group.claim and answers.claim[0].jobs and not runs else 0)
+        return answers
+
+    manager = QueueManager(store, lease=30, run_sync=late, poll_interval=1)
+
+    @manager.batch_handler(batch_size=2, flush_interval=1)
+    async def work(items: list[int]) -> None:
+        runs.append(trio.current_time())
+
+    await work.enqueue_many([1])
+    async with manager.working():
+        await trio.sleep(29.5)
+        assert runs == []
+        runs.append(0)
+        await trio.sleep(60)
+    assert len(runs) == 2
+    [job] = jobs_in(store)
+    assert (job.state, job.attempt) == (JobState.COMPLETED, 2)
 
 
 async def test_the_others_of_the_batch_go_on_when_one_is_lost(

@@ -380,7 +380,8 @@ class Batcher(Generic[T, R]):
         suspects, self._settling.suspects = self._settling.suspects, []
         self.enrich()
         for entry in suspects:
-            entry.more.solo = True
+            if entry.more is not None:  # else its verdict came meanwhile, before the call's end
+                entry.more.solo = True
 
     def _put_back(self, entries: Sequence[Entry[Any, Any]], now: float) -> None:
         """Let those of entries wait again that are still in flight, and wanted."""

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import attrs
 
+from batchq.core.bisect import BisectMode, bisect_mode
 from batchq.core.numbers import is_wait
 from batchq.errors import OptionError
 
@@ -62,6 +63,7 @@ class JobQueueOptions:
         prefetch: batches claimed ahead of a free slot [batches, from 0].
         batch_size: most jobs in one call of a handler [jobs]; 1 for plain handlers.
         flush_interval: longest wait of a claimed job for company [s].
+        bisect: when a call for several jobs that raised is taken apart.
 
     Raises:
         OptionError: a value is out of its range.
@@ -74,6 +76,7 @@ class JobQueueOptions:
     prefetch: int = attrs.field(default=0, validator=_whole(0))
     batch_size: int = attrs.field(default=1, validator=_whole(1))
     flush_interval: float | None = attrs.field(default=0.0, validator=_wait)
+    bisect: BisectMode = attrs.field(default=BisectMode.EXHAUSTED, converter=bisect_mode)
 
     @property
     def most_held(self) -> int:

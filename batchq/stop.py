@@ -1,0 +1,44 @@
+"""When a queue has to end, for all of its parts."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import attrs
+import trio
+
+__all__ = ["Stop"]
+
+_AFTER_GRACE: Final = 1.0  # for what is written down then [s]
+
+
+@attrs.define(eq=False)
+class Stop:
+    """When a queue has to end.
+
+    Attributes:
+        asked: set once it has to.
+        at: when its calls under way are cancelled [s, trio's clock]; inf until then.
+    """
+
+    asked: trio.Event = attrs.field(factory=trio.Event, init=False)
+    at: float = attrs.field(default=math.inf, init=False)
+
+    @property
+    def last(self) -> float:
+        """Until when something may still be written down [s, trio's clock]."""
+        return self.at + _AFTER_GRACE
+
+    def ask(self, grace: float) -> None:
+        """Stop; calls under way have `grace` [s]."""
+        self.at = min(self.at, trio.current_time() + grace)
+        self.asked.set()
+
+    async def sleep_until(self, when: float) -> None:
+        """Sleep, until a stop is asked for at the latest if there was none before."""
+        if self.asked.is_set():
+            await trio.sleep_until(when)
+        else:
+            with trio.move_on_at(when):
+                await self.asked.wait()
