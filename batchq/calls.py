@@ -20,6 +20,7 @@ from batchq.call_context import CancelReason
 from batchq.core.batch import Batch
 from batchq.core.job import Job, Receipt
 from batchq.core.result import Result
+from batchq.core.settling import GOES_ON
 from batchq.errors import LeaseLost
 
 __all__ = ["Call", "Calls"]
@@ -73,8 +74,8 @@ class Call:
 
         Args:
             results: what the call came to, one per job, in order; empty: it was
-                interrupted. What was fixed early goes before them. A bisect goes on with
-                jobs without a verdict.
+                interrupted. What was fixed early goes before them. With some a bisect
+                goes on.
         """
         taken = dict(enumerate(results))
         if self.done or self.batch.early or self.batch.bisect is not None:
@@ -82,8 +83,7 @@ class Call:
             taken = {
                 index: result
                 for index, result in taken.items()
-                if (result.success is not None or result.retry_after is not None)
-                and index not in self.done
+                if result is not GOES_ON and index not in self.done
             }
         self.unwritten = {}
         self.done.update(taken)

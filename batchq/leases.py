@@ -127,7 +127,9 @@ class Leases:
         except Exception as error:  # whatever it is, the worker goes on
             self._tell_loop(partial(self.on_error, error))
             return False
-        kept = [pair[0] for pair in zip(held, answers, strict=True) if pair[1] is Extended.OK]
+        kept = [
+            pair[0] for pair in zip(held, answers, strict=True) if pair[1] is not Extended.STALE
+        ]
         self._guarded = dict.fromkeys(kept, sent)
         self._tell_loop(partial(self._look, held, answers, sent))
         return True
@@ -196,6 +198,7 @@ class Leases:
         if lost:
             self.let_go(lost)
             self.on_fate(lost, Fate.LOST)
+        self._cancel([receipt for receipt, answer in told if answer is Extended.CANCEL])
 
     def _cancel(self, receipts: Sequence[Receipt]) -> None:
         fresh = [receipt for receipt in receipts if receipt not in self._flagged]

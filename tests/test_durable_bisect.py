@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from batchq import Backoff, Job, JobHooks, JobState, QueueManager, Result, RetryPolicy, Throttled
-from batchq.core.job import JobRecord
+from batchq.core.record import JobRecord
 from tests.jobs import Hops, WatchedStore, jobs_in, nothing_is_leased
 from tests.test_durable_leases import steal
 

@@ -227,6 +227,8 @@ class Incarnation:
             early = fate.kind == "early" and job is not None
             spoilt = bool(raised) and not early
             said = _FAILS if spoilt else (Verdict.OK,) if early else _VERDICTS[fate.kind]
+            if spoilt and len(keys) > 1:  # a stop may come while the batch is taken apart
+                said = (*_FAILS, Verdict.RELEASE)
             if raised and isinstance(raised[0], Throttled) and not early:
                 said = (*_FAILS, Verdict.SNOOZE, Verdict.RELEASE)
             self._world.book.say(receipt, *said)

@@ -115,7 +115,7 @@ FAULTS: Final = (
     ),
     Fault(
         "results go to the neighbours",
-        "durable.py",
+        "runner.py",
         "        jobs = [items[index] for index in verdicts]",
         "        jobs = [items[index - 1] for index in verdicts]",
     ),
@@ -134,14 +134,14 @@ FAULTS: Final = (
     Fault(
         "what waits is not given back",
         "durable.py",
-        "        self._nursery.start_soon(self._give_back, waiting)\n",
+        "        self._nursery.start_soon(self._runner.give_back, waiting)\n",
         "        self._leases.let_go(waiting)\n",
     ),
     Fault(
         "what was interrupted is not given back",
-        "durable.py",
-        "            await self._settler.release(self._leases.held)\n",
-        "",
+        "runner.py",
+        "settle(jobs, results, release=left)",
+        "settle(jobs, results)",
     ),
     Fault(
         "the grace has no end",
@@ -175,7 +175,7 @@ FAULTS: Final = (
     ),
     Fault(
         "an early verdict is not written",
-        "durable.py",
+        "runner.py",
         "            await self._write(call, call.take_unwritten())",
         "            call.take_unwritten()",
     ),
