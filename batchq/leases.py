@@ -127,10 +127,8 @@ class Leases:
         except Exception as error:  # whatever it is, the worker goes on
             self._tell_loop(partial(self.on_error, error))
             return False
-        kept = [
-            pair[0] for pair in zip(held, answers, strict=True) if pair[1] is not Extended.STALE
-        ]
-        self._guarded = dict.fromkeys(kept, sent)
+        told = zip(held, answers, strict=True)
+        self._guarded = {receipt: sent for receipt, it in told if it is not Extended.STALE}
         self._tell_loop(partial(self._look, held, answers, sent))
         return True
 
