@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -85,6 +85,17 @@ class Entrance(Generic[T, R]):
             raise producer.error
         entry: Any = producer.entry
         return entry  # type: ignore[no-any-return]  # admitted, or it had an error
+
+    async def process_inside(self, enqueue: Callable[[], Awaitable[Entry[T, R]]]) -> R:
+        """Do what `process` does, in a call of a queue that may be this very one.
+
+        Raises:
+            RuntimeError: it could never end.
+        """
+        with self.pump.holding_up("process"):
+            entry = await enqueue()
+            await entry.wait_or(entry.cancel)
+            return entry.value()
 
     def _prepare(
         self, items: Sequence[T], priority: int | None, *, delay: float, call: PerCall | Special

@@ -18,10 +18,12 @@ from __future__ import annotations
 import inspect
 import math
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import attrs
 import trio
@@ -35,7 +37,7 @@ from batchq.errors import BatchTimeout, ContractError, Throttled
 from batchq.hooks import Watchers
 from batchq.teller import Teller, results_of
 
-__all__ = ["Processor", "Pump", "Verdicts", "the_processor"]
+__all__ = ["Processor", "Pump", "Verdicts", "in_a_call", "the_processor"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -50,10 +52,20 @@ class _Inside:
 
     pump: Pump[Any, Any]
     outer: _Inside | None
+    task: trio.lowlevel.Task
     active: bool = True
+
+    def holds(self) -> bool:
+        """Whether the call can't end before the current task does: that is one of its own."""
+        task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+        while task is not None and task is not self.task:
+            task = None if task.parent_nursery is None else task.parent_nursery.parent_task
+        return task is not None
 
 
 _inside: ContextVar[_Inside | None] = ContextVar("batchq_inside", default=None)
+# Whether the current task, or what it was started by, is part of a call of any queue.
+in_a_call: Final = _inside.get
 
 
 @attrs.define(eq=False)
@@ -91,6 +103,8 @@ class Pump(Generic[T, R]):
     _nursery: trio.Nursery = attrs.field(init=False)
     _context: Context = attrs.field(init=False)
     _until: float = -math.inf
+    # The calls that wait for another call, each as often as it does.
+    _held: Counter[_Inside] = attrs.field(factory=Counter)
     _timer: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     def __attrs_post_init__(self) -> None:
@@ -143,12 +157,49 @@ class Pump(Generic[T, R]):
 
     def inside(self) -> bool:
         """Whether the current task belongs to a call of this very pump."""
+        return self._mark() is not None
+
+    def check_outside(self, method: str) -> None:
+        """Refuse to wait, as part of a call, for the end of all calls.
+
+        Raises:
+            RuntimeError: the current task belongs to a call of this very pump.
+        """
+        if self.inside():
+            raise RuntimeError(
+                f"{method}() by the queue's own processor could never end: it would wait for"
+                " the call that waits for it"
+            )
+
+    @contextmanager
+    def holding_up(self, method: str) -> Iterator[None]:
+        """Wait, perhaps as part of a call, for what another call of this pump brings.
+
+        Args:
+            method: what the waiting is for, for the message.
+
+        Raises:
+            RuntimeError: all slots are held by calls that wait so: none would ever end.
+        """
+        mark = self._mark()
+        if mark is None or not mark.holds():
+            yield
+            return
+        self._held[mark] += 1
+        try:
+            if len(self._held) >= self.batcher.concurrency:
+                raise RuntimeError(_NEVER.format(method))
+            yield
+        finally:
+            self._held[mark] -= 1
+            if not self._held[mark]:
+                del self._held[mark]
+
+    def _mark(self) -> _Inside | None:
         mark = _inside.get()
-        while mark is not None:
-            if mark.pump is self and mark.active:
-                return True
+        while mark is not None and not (mark.pump is self and mark.active):
             mark = mark.outer
-        return False
+        return mark
 
     def cancel_calls(self) -> None:
         """Cancel every call; its entries are elsewhere already."""
@@ -178,7 +229,7 @@ class Pump(Generic[T, R]):
         watchers = self.watchers
         if watchers.on_batch_start:
             watchers.tell(watchers.on_batch_start, batch)
-        mark = _Inside(self, _inside.get())
+        mark = _Inside(self, _inside.get(), trio.lowlevel.current_task())
         _inside.set(mark)
         judged = Judged(batch, batch.no_verdicts())
         try:
@@ -262,6 +313,12 @@ class Pump(Generic[T, R]):
             self._changed.set()
         elif until == math.inf:
             self._until = self._timer.deadline = until  # nothing is left to wait for
+
+
+_NEVER: Final = (
+    "{}() by the queue's own processor could never end: every slot is held by a call that waits"
+    " like this one; let the call end first, or allow more concurrency"
+)
 
 
 def _cancelled() -> bool:

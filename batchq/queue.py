@@ -31,7 +31,7 @@ from batchq.hooks import Watchers
 from batchq.keeper import Keeper
 from batchq.milestones import Milestones, seconds
 from batchq.nest import Nest
-from batchq.pump import Processor, Pump, Verdicts, the_processor
+from batchq.pump import Processor, Pump, Verdicts, in_a_call, the_processor
 
 __all__ = ["BatchedQueue", "MayRetry"]
 
@@ -220,8 +220,13 @@ class BatchedQueue(BlockingTwins[T, R]):
         is recorded and nobody gets it.
 
         Raises:
+            RuntimeError: called by the queue's own processor, where every call in flight
+                waits like this: it could never end.
             Exception: as `enqueue`, and as `Entry.result`.
         """
+        if in_a_call() is not None:
+            enqueue = partial(self.enqueue, item, priority, delay=delay, **call)
+            return await self._entrance.process_inside(enqueue)
         await trio.lowlevel.checkpoint_if_cancelled()
         admit = self._asking_more(call) if call else self._admit
         entry: Any = admit(item, priority, self._pump.now or self._pump.begin(), delay=delay)
@@ -247,13 +252,15 @@ class BatchedQueue(BlockingTwins[T, R]):
 
         Raises:
             QueueClosed: nothing comes in any more.
+            RuntimeError: as `process`.
         """
         self._check_open()
         await trio.lowlevel.checkpoint()
         while not self._door.room():
             self._check_open()
             self._door.check_not_closed()
-            await self._milestones.wait_room()
+            with self._pump.holding_up("wait_room"):
+                await self._milestones.wait_room()
 
     def pause(self, *, accept: bool = True) -> None:
         """Start no call until `resume`; what is in flight goes on. No effect in a drain.
@@ -425,8 +432,4 @@ class BatchedQueue(BlockingTwins[T, R]):
 
     def _check_outside(self, call: str) -> None:
         self._check_open()
-        if self._pump.inside():
-            raise RuntimeError(
-                f"{call}() by the queue's own processor could never end: it would wait for"
-                " the call that waits for it"
-            )
+        self._pump.check_outside(call)

@@ -13,7 +13,7 @@ from batchq import Backoff, BatchedQueue, Hooks, Result, RetryPolicy
 from batchq.core.batch import Batch
 from batchq.core.entry import EntryStatus
 from batchq.errors import DrainTimeout, OptionError, QueueClosed, QueuePaused
-from tests.calls import Calls, Clock, batched
+from tests.calls import UNLOGGED, Calls, Clock, batched
 
 Queue = BatchedQueue[Any, Any]
 
@@ -307,6 +307,70 @@ async def test_the_queues_own_processor_cannot_wait_for_the_queue(
             await queue.enqueue("a")
             await trio.sleep(6)
     assert refused == ["here", "no more"]
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 3])
+async def test_the_last_free_call_cannot_wait_for_an_item_of_its_own_queue(
+    concurrency: int, autojump_clock: Clock
+) -> None:
+    """Each of the items asks for the next one; all slots together have to give way."""
+
+    async def processor(batch: Batch[int]) -> list[int]:
+        async def ask() -> None:
+            answers.append(await queue.process(batch[0] + 1))
+
+        answers: list[int] = []
+        if batch[0] < 3:
+            async with trio.open_nursery() as nursery:  # noqa: ASYNC112 - as users do
+                nursery.start_soon(ask)
+        return [sum(answers) + 1]
+
+    options: Any = {"batch_size": 1, "concurrency": concurrency}
+    async with batched(processor, **options, hooks=UNLOGGED) as queue:
+        if concurrency == 3:
+            assert await queue.process(1) == 3
+            return
+        with pytest.raises(ExceptionGroup) as caught:
+            await queue.process(3 - concurrency)
+        assert "own processor" in repr(caught.value)
+        assert await queue.process(3) == 1  # the slots are free
+
+
+async def test_what_a_call_has_started_elsewhere_may_wait_for_an_item(
+    autojump_clock: Clock,
+) -> None:
+    answers: list[str] = []
+
+    async def ask(item: str) -> None:
+        answers.append(await queue.process(item))
+
+    async def processor(batch: Batch[str]) -> list[str]:
+        if batch[0] == "a":
+            outer.start_soon(ask, "b")
+            await trio.sleep(1)  # the task runs before this call has ended
+        return list(batch)
+
+    async with batched(processor, batch_size=1) as queue, trio.open_nursery() as outer:
+        assert await queue.process("a") == "a"
+    assert answers == ["b"]
+
+
+async def test_the_queues_own_processor_cannot_wait_for_room(autojump_clock: Clock) -> None:
+    refused: list[bool] = []
+
+    async def processor(_: Batch[Any]) -> None:
+        queue.enqueue_nowait("b")
+        with pytest.raises(RuntimeError, match=r"own processor"):
+            await queue.wait_room()
+        refused.append(True)
+        queue.pause()
+
+    async with batched(processor, batch_size=1, max_queue_size=1) as queue:
+        await queue.enqueue("a")
+        await trio.sleep(1)
+        assert refused == [True]
+        (entry,) = queue._batcher.waiting
+        entry.cancel()
 
 
 async def test_leaving_drains_within_the_shutdown_timeout(autojump_clock: Clock) -> None:

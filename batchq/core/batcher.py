@@ -335,6 +335,11 @@ class Batcher(Generic[T, R]):
         return self._settings.order.priority_levels
 
     @property
+    def concurrency(self) -> int:
+        """The most batches that may be in flight, as things are [batches]."""
+        return self._starter.concurrency
+
+    @property
     def learns(self) -> bool:
         """Whether sizes are varied, to learn from calls."""
         return self._starter.learning is not None
