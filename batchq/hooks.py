@@ -9,11 +9,12 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Final, Generic, ParamSpec, TypeVar, get_args, get_type_hints
 
 import attrs
 
 from batchq.core.batch import Batch
+from batchq.core.checks import attribute_of
 from batchq.core.job import Job
 from batchq.core.result import Result
 from batchq.core.statistics import DrainReport
@@ -109,6 +110,10 @@ class JobHooks(Hooks[Job[Any], Any]):
 
 
 EVENTS = tuple(field.name for field in attrs.fields(Hooks))
+# How many arguments each is called with: those of `Callable[[...], object] | None`.
+_ARGUMENTS: Final = {
+    event: len(get_args(get_args(hint)[0])[0]) for event, hint in get_type_hints(Hooks).items()
+}
 
 
 def _check(name: str, hook: object) -> None:
@@ -150,7 +155,9 @@ class Watchers(Generic[T, R]):
                 raise OptionError(f"hooks must be Hooks or a list of Hooks, got {each!r}")
 
         def told(event: str) -> tuple[Callable[..., object], ...]:
-            method = getattr(owner, event, None) if not hasattr(base, event) else None
+            method = None
+            if hasattr(owner, event) and not hasattr(base, event):
+                method = attribute_of(owner, event, takes=_ARGUMENTS[event])
             _check(event, method)
             found = [method, *(getattr(each, event) for each in given)]
             return tuple(hook for hook in found if hook is not None)

@@ -30,6 +30,7 @@ import trio
 
 from batchq.core.batch import Batch
 from batchq.core.batcher import Batcher
+from batchq.core.checks import attribute_of
 from batchq.core.entry import Entry
 from batchq.core.result import Result, read_answers
 from batchq.core.splitting import Judged
@@ -325,12 +326,15 @@ def _cancelled() -> bool:
     return trio.current_effective_deadline() == -math.inf
 
 
-def the_processor(given: Processor[T] | None, method: Processor[T] | None) -> Processor[T]:
-    """Find the one processor, and check it.
+def the_processor(given: Processor[T] | None, owner: object) -> Processor[T]:
+    """Find the one processor, given or a method of a subclass of the queue, and check it.
 
     Raises:
         TypeError: there is none, or two, or it is not async.
     """
+    method = None
+    if hasattr(owner, "process_batch"):
+        method = attribute_of(owner, "process_batch", takes=1)
     if (given is None) == (method is None):
         found = "neither" if given is None else "both"
         raise TypeError(

@@ -52,7 +52,8 @@ class BatchedQueue(BlockingTwins[T, R]):
             await queue.enqueue(message)
 
     Or subclass it: options become class attributes, or methods (`def weigh(self, item)`),
-    the processor `process_batch`, and methods with a hook's name are told first.
+    the processor `process_batch`, and methods with a hook's name are told first. A function
+    that has no place for self (`weigh = lambda item: ...`) is called as it is.
 
     Args:
         processor: `async (batch) -> results`: one answer per item, in order, where an
@@ -391,7 +392,7 @@ class BatchedQueue(BlockingTwins[T, R]):
     ) -> Pump[T, R]:
         return Pump(
             batcher=self._batcher,
-            processor=the_processor(processor, getattr(self, "process_batch", None)),
+            processor=the_processor(processor, self),
             watchers=self._watchers,
             timeout=settings.time.processor_timeout or math.inf,
             rng=rng or random.Random(),  # noqa: S311 - jitter is no secret

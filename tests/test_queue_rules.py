@@ -617,3 +617,34 @@ async def test_rules_may_be_methods_of_a_subclass(autojump_clock: Clock) -> None
     assert sorted(item for _, batch in seen for item in batch) == ["A2", "a1", "b1"]
     assert all(partition == item[0].lower() for partition, batch in seen for item in batch)
     assert max(map(len, (batch for _, batch in seen))) == 1
+
+
+async def test_rules_of_a_subclass_may_be_plain_functions(autojump_clock: Clock) -> None:
+    told, dropped = list[Any](), list[Any]()
+
+    async def processor(batch: Batch[str]) -> None:
+        seen.append((batch.partition, list(batch)))
+
+    def policy(old: str, new: str) -> str:
+        return f"{old}+{new}"
+
+    class Parcels(BatchedQueue[str, None]):
+        process_batch = processor
+        priority_levels = 2
+        max_batch_weight = 4.0
+        weigh = len
+        partition_by = lambda item: item[0]  # noqa: E731 - as users write it
+        coalesce_by = lambda item, length=2: item[:length]  # noqa: E731
+        coalesce_policy = policy
+        priority_by = staticmethod(lambda item: int(item > "b"))
+        on_processed = lambda item, _: told.append(item)  # noqa: E731
+        on_idle = lambda: told.append("idle")  # noqa: E731
+        on_drop = lambda self, item, reason: dropped.append((self.name, item, reason))  # noqa: E731
+
+    seen = list[Any]()
+    async with Parcels() as queue:
+        await queue.enqueue_many(["a1x", "a1y", "b2", "b34", "c"])
+        (await queue.enqueue("d")).cancel()
+    assert seen == [("a", ["a1x+a1y"]), ("b", ["b2"]), ("c", ["c"]), ("b", ["b34"])]
+    assert told == ["a1x+a1y", "b2", "c", "b34", "idle"]
+    assert dropped == [("default", "d", "cancelled")]

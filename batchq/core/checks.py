@@ -14,6 +14,7 @@ from batchq.errors import OptionError
 
 __all__ = [
     "Validator",
+    "attribute_of",
     "check_function",
     "flag",
     "function",
@@ -24,6 +25,39 @@ __all__ = [
 ]
 
 Validator = Callable[[object, "attrs.Attribute[Any]", object], None]
+
+
+def attribute_of(owner: object, name: str, *, takes: int) -> Any:  # noqa: ANN401 - of any type
+    """Return what a subclass gave as `name`: a value, a method or a plain function.
+
+    `weigh = lambda item: ...` in the body of a class is no method: it has no place for self.
+
+    Args:
+        owner: an object of the subclass.
+        name: an attribute that it has.
+        takes: how many arguments it is called with, where it is a function [count].
+    """
+    raw = inspect.getattr_static(type(owner), name)
+    plain = inspect.isfunction(raw) and not _is_method(inspect.signature(raw), takes)
+    return raw if plain else getattr(owner, name)
+
+
+def _is_method(signature: inspect.Signature, takes: int) -> bool:
+    """Whether a function of a class's body, to be called with so many arguments, wants self."""
+    if not _accepts(signature, takes):
+        return True
+    first = next(iter(signature.parameters.values()), None)
+    if first is None or not _accepts(signature, takes + 1):
+        return False
+    return first.name == "self" or first.kind is inspect.Parameter.VAR_POSITIONAL
+
+
+def _accepts(signature: inspect.Signature, count: int) -> bool:
+    try:
+        signature.bind(*range(count))
+    except TypeError:
+        return False
+    return True
 
 
 def inf_for_none(value: float | None) -> float:

@@ -16,7 +16,7 @@ import attrs
 
 from batchq.core.adaptive import AdaptiveBatchSize, AdaptiveConcurrency
 from batchq.core.bisect import BisectMode
-from batchq.core.checks import inf_for_none
+from batchq.core.checks import attribute_of, inf_for_none
 from batchq.core.limits import RateLimit
 from batchq.core.option_groups import (
     BatchOptions,
@@ -174,7 +174,11 @@ def gather(queue: object, options: Options) -> dict[str, Any]:
     They are the queue's own, so that its methods are bound.
     """
     kind = type(queue)
-    found = {key: getattr(queue, key) for key in Options.__annotations__ if hasattr(kind, key)}
+    found = {
+        key: attribute_of(queue, key, takes=2 if key == "coalesce_policy" else 1)
+        for key in Options.__annotations__
+        if hasattr(kind, key)
+    }
     return found | {**options}
 
 
