@@ -51,3 +51,9 @@ def test_a_call_that_fails_is_told_and_spoils_nothing() -> None:
     assert len(report["faults"]) == 10
     assert report["faults"]["the disk is full"]["told"].keys() == {"StoreFull"}
     assert report["faults"]["an fsync fails"]["told"].keys() == {"StoreBroken"}
+
+
+def test_four_processes_that_write_at_once_take_turns() -> None:
+    report = proved("contention", "--short")
+    assert report["errors"] == 0
+    assert len(report["commits"]) == 4

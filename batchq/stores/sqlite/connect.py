@@ -69,7 +69,7 @@ class Writer:
             raise StoreBroken(f"{self.path} is not used any more") from self._broken
         try:
             with translated(self.path):
-                retry(self._begin, patience=self.patience, path=self.path)
+                self.lock.wait_for(self._begin, self.patience)
                 before = self.connection.total_changes
                 yield
                 self.connection.execute("COMMIT")
