@@ -2,14 +2,15 @@
 
     queue = BatchedQueue(send, hooks=Tracing("mail").hooks)
 
-A batch has no one parent: its span *links* to the spans in which its items were enqueued.
+A batch has no one parent: its span *links* to the spans in which its items were enqueued, at
+each attempt.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextvars import Token
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
@@ -17,6 +18,7 @@ from batchq.core.batch import Batch
 from batchq.core.result import Result
 from batchq.errors import MissingExtra
 from batchq.hooks import Hooks
+from batchq.instrument.origins import Origins
 
 try:
     from opentelemetry import context, trace
@@ -24,9 +26,6 @@ except ImportError as missing:
     raise MissingExtra("Tracing", "opentelemetry-api", "otel") from missing
 
 __all__ = ["Tracing"]
-
-# An item that another one replaced (`coalesce_by`) leaves unseen; what is known of it, too.
-_MOST: Final = 10_000
 
 
 @attrs.define(eq=False)
@@ -42,8 +41,7 @@ class Tracing:
 
     queue: str
     tracer: trace.Tracer = attrs.field(factory=lambda: trace.get_tracer("batchq"))
-    # By an item's identity, oldest first.
-    _origins: dict[int, list[trace.Link]] = attrs.field(factory=dict, init=False)
+    _origins: Origins[trace.Link] = attrs.field(factory=Origins, init=False)
     _open: dict[int, tuple[trace.Span, Token[Any]]] = attrs.field(factory=dict, init=False)
 
     @property
@@ -53,18 +51,13 @@ class Tracing:
             on_enqueue=self._enqueue,
             on_batch_start=self._start,
             on_batch_complete=self._complete,
-            on_drop=lambda item, _: self._links([item]),
+            on_drop=lambda item, _: self._origins.forget(item),
         )
 
     def _enqueue(self, item: object) -> None:
         current = trace.get_current_span().get_span_context()
         if current.is_valid:
-            self._origins.setdefault(id(item), []).append(trace.Link(current))
-            if len(self._origins) > _MOST:
-                del self._origins[next(iter(self._origins))]
-
-    def _links(self, items: Sequence[object]) -> list[trace.Link]:
-        return [link for item in items for link in self._origins.pop(id(item), [])]
+            self._origins.note(item, trace.Link(current))
 
     def _start(self, batch: Batch[Any]) -> None:
         facts: dict[str, str | int] = {
@@ -74,7 +67,7 @@ class Tracing:
             "batchq.batch.trigger": batch.trigger.value,
             "batchq.batch.attempt": batch.attempt,
         }
-        links = self._links(batch)
+        links = self._origins.of(batch)
         span = self.tracer.start_span(f"{self.queue} batch", links=links, attributes=facts)
         # The call's own context: its hook runs in its task, and ends with it.
         self._open[batch.id] = span, context.attach(trace.set_span_in_context(span))
@@ -89,5 +82,6 @@ class Tracing:
         for error in {id(error): error for error in failed}.values():
             if isinstance(error, Exception):
                 span.record_exception(error)
+        self._origins.ended(batch)
         context.detach(token)
         span.end()

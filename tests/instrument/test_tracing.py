@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from batchq import Batch, BatchedQueue, Result
+from batchq import Backoff, Batch, BatchedQueue, Result, RetryPolicy
 from batchq.instrument.tracing import Tracing
 
 Clock = trio.testing.MockClock
@@ -99,6 +99,30 @@ async def test_a_batch_links_to_the_spans_its_items_came_from(
     assert linked == [span.context.span_id for span in origins if span.context is not None]
 
 
+async def test_the_same_object_links_each_batch_to_its_own_origin_at_each_attempt(
+    autojump_clock: Clock, tracer: trace.Tracer, spans: InMemorySpanExporter
+) -> None:
+    async def send(batch: Batch[str]) -> None:
+        if batch.attempt == 1 and batch.id == 1:
+            raise OSError("down")
+
+    same = "the same object twice"
+    retry = RetryPolicy(1, backoff=Backoff(schedule=[1]))
+    tracing = Tracing("mail", tracer)
+    async with BatchedQueue[str, None](
+        send, batch_size=1, retry=retry, hooks=tracing.hooks
+    ) as queue:
+        for name in ("first", "second"):
+            with tracer.start_as_current_span(name):
+                await queue.enqueue(same)
+    batches = named(spans, "mail batch")
+    origins = [named(spans, name)[0].context for name in ("first", "second", "first")]
+    assert [[link.context.span_id for link in batch.links] for batch in batches] == [
+        [origin.span_id] for origin in origins if origin is not None
+    ]
+    assert not tracing._origins._started
+
+
 async def test_nothing_is_kept_of_items_that_left(
     autojump_clock: Clock, tracer: trace.Tracer, spans: InMemorySpanExporter
 ) -> None:
@@ -111,5 +135,6 @@ async def test_nothing_is_kept_of_items_that_left(
             entry.cancel()
             await queue.enqueue_many(["a", "b", "c"])
     gc.collect()
-    assert not tracing._origins
+    assert not tracing._origins._waiting
+    assert not tracing._origins._started
     assert not tracing._open
