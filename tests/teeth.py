@@ -117,8 +117,8 @@ PLAIN: Final = (
     Fault(
         "the oldest of the worst level is dropped",
         "core/admission.py",
-        "return max(waiting, key=_by_id)",
-        "return min(waiting, key=_by_id)",
+        "return max(worse, key=_by_level_and_age, default=None)",
+        "return min(worse, key=_by_level_and_age, default=None)",
     ),
     Fault(
         "throttle ignored",

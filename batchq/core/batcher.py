@@ -29,7 +29,7 @@ from batchq.core.admission import Admission
 from batchq.core.batch import Batch
 from batchq.core.bucket import Bucket
 from batchq.core.entry import CANCELLED, CLOSED, IN_FLIGHT, PENDING, Canceller, Entry, Owner
-from batchq.core.expiry import Delays, Slack
+from batchq.core.expiry import Delays
 from batchq.core.flushes import Flush
 from batchq.core.news import News
 from batchq.core.options import Settings
@@ -97,7 +97,6 @@ class Batcher(Generic[T, R]):
         self.news = News()
         retry, drops = settings.failure.retry, settings.room.drop_policy
         self._settling = Settling(retry, self.news, leave=leave, may_retry=may_retry)
-        self._slack = Slack()
         self.splitting = Splitting(
             settings.failure.splits, settings.order.ordered, self._settling, self.news, outages
         )
@@ -133,7 +132,6 @@ class Batcher(Generic[T, R]):
             self._settings,
             settling=self._settling,
             news=self.news,
-            slack=self._slack,
             outstanding=self._outstanding,
         )
         rich.take_over(plain, flying=starter.flying(), running=starter.slots)
@@ -178,6 +176,7 @@ class Batcher(Generic[T, R]):
         concerns: Batch[T] | None = None,
         error: Exception | None = None,
         spread: float = 0.5,
+        learns: bool = True,
     ) -> bool:
         """End a call: give each of its entries what its answer decides.
 
@@ -190,6 +189,7 @@ class Batcher(Generic[T, R]):
             concerns: whose items the answers are, where it is more than `batch`.
             error: what the call raised; None: it returned.
             spread: uniform in [0, 1): how an adaptive batch size is varied.
+            learns: whether it says how long calls take: not if it was interrupted.
 
         Returns:
             False: it was interrupted meanwhile, and nothing happened.
@@ -208,14 +208,14 @@ class Batcher(Generic[T, R]):
             else:
                 self.waiting.delay(entry, due)
         if batch.bisect is not None:
-            self._end_part(batch, comes_again=bool(again))
+            self._put_back(self.splitting.settled(batch, comes_again=bool(again)), now)
         if len(self.waiting.flushes):
             self.waiting.flushes.leave(
                 [entry for entry in subject.entries if entry.code not in _HERE]
             )
-        if self._starter.rich:
-            self._slack.took(now - batch.started_at)
-        if self._starter.learning is not None:
+        if learns and self._starter.rich:
+            self.waiting.slack.took(now - batch.started_at)
+        if learns and self._starter.learning is not None:
             self._starter.learn(batch, now, error=error, draw=spread)
         if self.door.producers:
             self.door.let_in(now)
@@ -284,7 +284,7 @@ class Batcher(Generic[T, R]):
         What was in flight waits again, no attempt spent.
         """
         left = self.splitting.give_up(batch)
-        self.settle(batch, batch.no_verdicts(), now=now, draw=0.0)
+        self.settle(batch, batch.no_verdicts(), now=now, draw=0.0, learns=False)
         self._put_back(left, now)
 
     def flush(self) -> Flush:
@@ -376,10 +376,6 @@ class Batcher(Generic[T, R]):
     def _outstanding(self) -> int:
         return self.door.accepted + self.door.restored - self._settling.ended
 
-    def _end_part(self, batch: Batch[T], *, comes_again: bool) -> None:
-        for entry in self.splitting.settled(batch, comes_again=comes_again):
-            self.waiting.put_back(entry)
-
     def _mark_suspects(self) -> None:
         """Let what failed alone run alone from now on."""
         suspects, self._settling.suspects = self._settling.suspects, []
@@ -392,4 +388,5 @@ class Batcher(Generic[T, R]):
         """Let those of entries wait again that are still in flight, and wanted."""
         for entry in self._settling.give_back(entries):
             self.waiting.put_back(entry)
+        self.waiting.flushes.leave([entry for entry in entries if entry.settled])
         self.door.let_in(now)

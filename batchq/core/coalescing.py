@@ -23,25 +23,34 @@ __all__ = ["Coalescing", "Shared"]
 
 @attrs.define(eq=False)
 class Shared:
-    """The entries that wait and have a key, by partition and key."""
+    """The entries that wait and have a key, by partition and key.
 
-    _entries: dict[tuple[Hashable, Hashable], Entry[Any, Any]] = attrs.field(factory=dict)
+    More than one of a key: those that were in flight when the next one came, and are to be
+    tried again.
+    """
+
+    _entries: dict[tuple[Hashable, Hashable], list[Entry[Any, Any]]] = attrs.field(factory=dict)
 
     def offer(self, entry: Entry[Any, Any]) -> None:
-        """Let others share an entry that waits; one that came before it is preferred."""
+        """Let others share an entry that waits; one that began to wait before is preferred."""
         more = entry.more
         if more.key is not None:
-            self._entries.setdefault((more.partition, more.key), entry)
+            self._entries.setdefault((more.partition, more.key), []).append(entry)
 
     def withdraw(self, entry: Entry[Any, Any]) -> None:
         """Let nobody share an entry any more."""
         more = entry.more
-        if more.key is not None and self._entries.get((more.partition, more.key)) is entry:
-            del self._entries[more.partition, more.key]
+        if more.key is not None:
+            same = self._entries[more.partition, more.key]
+            same.remove(entry)
+            if not same:
+                del self._entries[more.partition, more.key]
 
     def find(self, offer: Offer) -> Entry[Any, Any] | None:
         """Return the entry that an offer may share."""
-        return None if offer.key is None else self._entries.get((offer.partition, offer.key))
+        if offer.key is None or (same := self._entries.get((offer.partition, offer.key))) is None:
+            return None
+        return same[0]
 
 
 class _Waiting(Protocol):

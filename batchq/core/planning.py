@@ -10,7 +10,7 @@ Rule 3: entries that run alone are not offered.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from batchq.core.batch import Trigger
@@ -44,27 +44,39 @@ class Planning:
         self._news = news
         self._place: SortedBucket | None = None
         self._groups: list[list[Entry[Any, Any]]] = []
+        self._last: Choice | None = None  # what was chosen in the last step, if it did not start
         self._why: Trigger | None = None
         self._current = False
 
     def choose(self, why: Trigger | None, *, ask: bool) -> Choice | None:
         """Choose the next batch; without `ask`, say only what it might be."""
-        if self._current or not ask:
+        if ask:
+            self._last = self._choose(why)
+            return self._last
+        last = self._last
+        if last is not None and (left := self._left(last.entries or (), last.place)):
+            return self._selection.choice(last.place, why, left)
+        bucket = self._selection.best(why)
+        return None if bucket is None else self._selection.choice(bucket, why)
+
+    def _choose(self, why: Trigger | None) -> Choice | None:
+        if self._current:
             held = self._first_group()
-            if held is not None and self._place is not None:
+            if held and self._place is not None:
                 return self._selection.choice(self._place, self._why, held)
         while (bucket := self._selection.best(why)) is not None:
-            if not ask:
-                return self._selection.choice(bucket, why)
             entries = self._next_of(bucket, why)
             if entries:
                 return self._selection.choice(bucket, why, entries)
             self._selection.hush(bucket, why)
         return None
 
-    def took(self) -> None:
-        """Note that the batch chosen last has started."""
-        if self._groups:
+    def took(self, *, whole: bool) -> None:
+        """Note that the batch chosen last has started; not `whole`: it was cut short."""
+        self._last = None
+        if not whole:  # what is left belongs together otherwise
+            self._groups = []
+        elif self._groups:
             self._groups.pop(0)
 
     def forget(self) -> None:
@@ -101,14 +113,16 @@ class Planning:
 
     def _first_group(self) -> list[Entry[Any, Any]] | None:
         while self._groups:
-            place = self._place
-            here = [
-                entry
-                for entry in self._groups[0]
-                if entry.code == PENDING and entry.more.place is place
-            ]
-            if here and place is not None and not self._selection.is_blocked(place):
+            here = self._left(self._groups[0], self._place)
+            if here:
                 self._groups[0] = here
                 return here
             self._groups.pop(0)
         return None
+
+    def _left(
+        self, entries: Sequence[Entry[Any, Any]], place: SortedBucket | None
+    ) -> list[Entry[Any, Any]]:
+        """Return those of entries that still wait in a bucket; none, if it may not start."""
+        here = [each for each in entries if each.code == PENDING and each.more.place is place]
+        return here if here and place and not self._selection.is_blocked(place) else []

@@ -169,7 +169,8 @@ class RichAdmission(Admission[T, R]):
         return 0 if limit is not None and self._waiting.weight >= limit else room
 
     def full_error(self) -> QueueFull:
-        """Make the error of a full queue."""
+        """Make the error of a full queue: nobody waits with what was turned away."""
+        self._turned_away = None
         error = super().full_error()
         room, weight = self._room, self._waiting.weight
         more = []
@@ -186,6 +187,8 @@ class RichAdmission(Admission[T, R]):
         shared = self.coalescing.share(offer, now)
         if shared is not None:
             self.coalesced += 1
+            if self.producers:  # it may weigh less than before
+                self.let_in(now)
             return shared
         if self.producers or not self._fits(offer.weight):
             if self._policy is DropPolicy.BLOCK:

@@ -42,6 +42,7 @@ class RichWaiting:
 
     Attributes:
         shared: the entries that others may share, by key.
+        slack: how long calls take.
         weight: what the entries that wait weigh.
         victims: the pending ones that the drop policy may give up; None: it gives up none.
     """
@@ -52,7 +53,6 @@ class RichWaiting:
         *,
         settling: Settling,
         news: News,
-        slack: Slack,
         outstanding: Callable[[], int],
     ) -> None:
         """Make an empty one; `outstanding` counts the entries that are not settled."""
@@ -65,13 +65,14 @@ class RichWaiting:
         self.weight = 0.0
         self.flushes = Flushes()
         self.shared = Shared()
+        self.slack = Slack()
         self._news = news
         self._selection = Selection(settings)
         strategy = settings.order.batching_strategy
         self._planning = strategy and Planning(
             strategy, settings, selection=self._selection, news=news
         )
-        self._deadlines = Deadlines(settings.batch.flush_interval, slack)
+        self._deadlines = Deadlines(settings.batch.flush_interval, self.slack)
 
     def __iter__(self) -> Iterator[Entry[Any, Any]]:
         """Walk the entries, in no order."""
@@ -208,7 +209,7 @@ class RichWaiting:
             self._deadlines.started(entry)
         self._selection.serve(choice.place, entries)
         if self._planning is not None:
-            self._planning.took()
+            self._planning.took(whole=len(entries) == len(choice.entries or ()))
         self._tidy()
         return entries
 

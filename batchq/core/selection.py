@@ -152,9 +152,9 @@ class Selection:
             bucket.add(entry)
             self._list(bucket)
             return
-        rank = bucket.rank()
+        rank, wakes = bucket.rank(), self._wakes(bucket)
         bucket.add(entry)
-        if bucket.rank() < rank or self._wakes(bucket):
+        if wakes or bucket.rank() < rank:
             self._list(bucket)
         elif not bucket.listed:
             self._look_at(bucket)

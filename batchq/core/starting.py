@@ -142,9 +142,10 @@ class Starter:
         return list({entry.id: entry for entry in entries if entry.code == IN_FLIGHT}.values())
 
     def _start(self, now: float) -> Batch[Any] | None:
+        # Even paused: the slot of one that has no part left is free.
+        whole = self.splitting.first(self.free) if self.splitting.waiting else None
         if self.paused:
             return None
-        whole = self.splitting.first(self.free) if self.splitting.waiting else None
         if whole is None and self.slots >= self.concurrency:
             return None
         if self.limits.next_start > now:
@@ -218,13 +219,18 @@ class Starter:
             entries = whole.bisect.part()
             return self._opens(Choice(len(entries), Trigger.BISECT, entries))
         choice = self.waiting.choose(-math.inf, why=self._why())
-        ready: float = self.waiting.next_ready() if choice is None else -math.inf
-        if self.limits.rates:
+        ready = -math.inf
+        if choice is None:
+            # The rich room was asked just now what is ready.
+            ready = self.waiting.next_ready(later=self.rich)
+        if not self.limits.rates:
+            return ready
+        if not self.rich:
             choice = choice or self.waiting.choose(ready, why=self._why())
-            if choice is not None:
-                later: float = self.waiting.next_ready(later=True)
-                return max(ready, min(self._opens(choice), later))
-        return ready
+        if choice is None:
+            return ready
+        later: float = self.waiting.next_ready(later=True)
+        return max(ready, min(self._opens(choice), later))
 
     def _is_ready(self, now: float) -> bool:
         if self._why() is not None:

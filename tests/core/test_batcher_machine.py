@@ -107,7 +107,7 @@ class BatcherMachine(Comparison):
         if not self.now < deadline < math.inf:
             return
         for now in ((self.now + deadline) / 2, math.nextafter(deadline, -math.inf)):
-            if now > self.now:
+            if self.now < now < deadline:  # not rounded to it
                 self.now = now
                 assert not self.model.starts(now)
                 self.next_batch()

@@ -1,0 +1,84 @@
+"""Histories of a queue of which everything is asked, beside the model of one."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Final
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.core.rich.starting import BROKEN, STRATEGIES
+from tests.core.rich.steps import Steps
+from tests.core.rich.terms import Limit, Terms
+
+PERS: Final = st.sampled_from(["item", "batch", "weight"])
+LIMIT: Final = st.builds(
+    Limit,
+    window=st.booleans(),
+    most=st.sampled_from([2.0, 3.0, 5.0]),
+    pace=st.sampled_from([0.5, 1.0, 2.0]),
+    per=PERS,
+)
+
+
+def often_off(off: object, *on: object) -> st.SearchStrategy[object]:
+    """Leave an option off in half of all histories."""
+    return st.sampled_from([off] * len(on) + [*on])
+
+
+TERMS: Final = st.builds(
+    Terms,
+    batch_size=st.integers(1, 4),
+    interval=st.sampled_from([0.0, 0.5, 1.5, math.inf]),
+    levels=st.integers(1, 3),
+    aging=often_off(math.inf, 1.0),
+    mix=st.booleans(),
+    concurrency=st.integers(1, 3),
+    partition_limit=often_off(math.inf, 1, 2),
+    ordered=st.sampled_from([False, False, True]),
+    budget=often_off(math.inf, 4.0),
+    oversize=st.sampled_from(["alone", "alone", "reject"]),
+    limits=st.lists(LIMIT, max_size=2).map(tuple),
+    throttle=often_off(0.0, 0.25),
+    most_waiting=often_off(math.inf, 6),
+    most_outstanding=often_off(math.inf, 6),
+    most_weight=often_off(math.inf, 9.0),
+    drop_policy=st.sampled_from(
+        ["block", "block", "reject-new", "drop-oldest", "drop-newest", "drop-lowest-priority"]
+    ),
+    coalesce=st.sampled_from(["join", "replace", "reject", "merge"]),
+    queue_timeout=often_off(math.inf, 4.0),
+    delivery_timeout=often_off(math.inf, 6.0),
+    retries=st.sampled_from([None, 0, 1, 2]),
+    check=st.sampled_from([None, None, True, False]),
+    schedule=st.sampled_from([(1.0, 0.0, 2.5), (0.5,)]),
+    jitter=st.sampled_from(["none", "equal", "full"]),
+    bisect=st.sampled_from(["off", "exhausted", "immediate"]),
+    strategy=st.sampled_from([None] * 12 + [*STRATEGIES, *BROKEN]),
+    adaptive=st.sampled_from([False, False, False, True]),
+).filter(
+    lambda terms: (
+        not terms.ordered
+        or (terms.levels == 1 and terms.strategy is None and terms.partition_limit in {1, math.inf})
+    )
+)
+
+
+HOW: Final = {"eager": st.booleans(), "plain": st.booleans()}
+
+
+@given(terms=TERMS, seed=st.integers(0, 2**32 - 1), steps=st.integers(1, 150), **HOW)
+def test_a_history_is_that_of_the_model(
+    terms: Terms, seed: int, steps: int, *, eager: bool, plain: bool
+) -> None:
+    Steps(terms, eager=eager, plain=plain).live(random.Random(seed), steps)
+
+
+@given(terms=TERMS, chance=st.randoms(use_true_random=False), steps=st.integers(1, 40), **HOW)
+def test_a_short_one_is_too(
+    terms: Terms, chance: random.Random, steps: int, *, eager: bool, plain: bool
+) -> None:
+    """Of less, which Hypothesis can make shorter still."""
+    Steps(terms, eager=eager, plain=plain).live(chance, steps)
