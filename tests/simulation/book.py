@@ -246,7 +246,7 @@ class Book:
         self._applied[receipt] = settlement.verdict
         allowed = self.said.get(receipt, {Verdict.RELEASE})
         if row.asked is not None:
-            allowed = allowed | {Verdict.CANCEL}
+            allowed = allowed | {Verdict.CANCEL, Verdict.SNOOZE, Verdict.RELEASE}
         if settlement.verdict not in allowed:
             names = sorted(each.value for each in allowed)
             self.complain(f"{receipt} was settled {settlement.verdict.value}, its run said {names}")

@@ -137,9 +137,9 @@ class _History:
         for place, life in enumerate(self._places):
             if not life.alive or (life.stopping_at is not None):
                 self._replace(place, world.plan.queues if place == 0 else None)
-        # By then whoever was dead or frozen has lost its leases, and whoever lives has not.
+        # By then whoever was dead, frozen or kept waiting has lost its leases; others have not.
         thawed = max(life.process.frozen_until for life in self.lives)
-        book.quiet_since = max(host.now, thawed) + 2 * world.plan.lease + 1.0
+        book.quiet_since = max(host.now, thawed, world.weather.until) + 2 * world.plan.lease + 1.0
         if not host.run(self._is_finished, host.now + _QUIET):
             book.complain(f"{book.unfinished} jobs are not finished after {_QUIET:g} s of quiet")
         for life in self.lives:

@@ -37,12 +37,14 @@ class Weather:
         share: how many of the commits do [0 .. 1].
         slow: share of the commits that take long [0 .. 1].
         longest: how long those take at the most [s].
+        until: when the last of them is over [s, the host's time].
     """
 
     error: Callable[[], Exception] | None = None
     share: float = 0.0
     slow: float = 0.0
     longest: float = 0.0
+    until: float = 0.0
 
     def clear(self) -> None:
         """End all trouble."""
@@ -173,5 +175,6 @@ class Road:
             delay = self.draw.uniform(0, weather.longest)
             if delay > _LONG:
                 self.door.trouble()
+            weather.until = max(weather.until, self.door.host.now + delay)
             return delay
         return self.draw.choice((0.0, 0.0, 0.0005, 0.002, 0.01))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from operator import attrgetter
 from typing import Any, Final
 
@@ -27,10 +28,9 @@ _COLUMNS: Final = """
            (id, queue, handler, state, priority, due_at,
             attempt, refunds, max_attempts, crashes, enqueued_at, payload"""
 _INSERT: Final = f"INSERT INTO batchq_jobs {_COLUMNS}) VALUES "  # noqa: S608 - constants
-# Many rows per statement take half the time of one each; more than these gain nothing.
-_AT_ONCE: Final = 100
-_INSERT_ONE: Final = _INSERT + _ROW
-_INSERT_MANY: Final = _INSERT + ", ".join([_ROW] * _AT_ONCE)
+# Many rows per statement take half the time of one each; more than these gain nothing. The
+# smaller ones are for what callers who come together make of a group.
+_MANY: Final = tuple((rows, _INSERT + ", ".join([_ROW] * rows)) for rows in (100, 16, 4, 1))
 _INSERT_WHOLE: Final = f"""
     INSERT INTO batchq_jobs {_COLUMNS},
             expires_at, tags, key, key_scope, key_until, holds_key)
@@ -107,11 +107,12 @@ def _rows(jobs: Iterable[tuple[int, NewJob]], now: float) -> list[tuple[Any, ...
 
 
 def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-    whole = len(rows) - len(rows) % _AT_ONCE
-    for start in range(0, whole, _AT_ONCE):
-        values = [value for row in rows[start : start + _AT_ONCE] for value in row]
-        connection.execute(_INSERT_MANY, values)
-    connection.executemany(_INSERT_ONE, rows[whole:])
+    start = 0
+    for at_once, statement in _MANY:
+        while start + at_once <= len(rows):
+            values = [*chain.from_iterable(rows[start : start + at_once])]
+            connection.execute(statement, values)
+            start += at_once
 
 
 def _count(counting: Counting, jobs: Sequence[NewJob]) -> None:
