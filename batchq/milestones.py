@@ -115,6 +115,22 @@ class Milestones:
             raise self._error_of(drain)
         return drain.report
 
+    async def leave(self, timeout: float) -> None:  # noqa: ASYNC109
+        """Drain because the queue's block ends.
+
+        Raises:
+            DrainTimeout: `timeout` [s] was up, and nothing goes on any more.
+        """
+        try:
+            await self.drain(timeout)
+        except DrainTimeout as error:
+            raise DrainTimeout(
+                f"queue {self.name!r} was left before it was drained (shutdown_timeout="
+                f"{timeout:g}): {error.remaining} entries have no verdict and are closed;"
+                " with persistence they come back",
+                remaining=error.remaining,
+            ) from None
+
     def abandon(self, error: QueueError) -> None:
         """Tell those who wait for a drain that the queue has ended without it."""
         if self._drain is not None:
@@ -143,7 +159,7 @@ class Milestones:
             left = self.batcher.size
             drain.error = DrainTimeout(
                 f"queue {self.name!r} was not drained in time: {left} entries are left;"
-                " the queue is paused and closed, and drain() goes on",
+                " the queue is paused and closed, and another drain() would go on",
                 remaining=left,
             )
             self.failed = True

@@ -80,7 +80,7 @@ class BatchedQueue(BlockingTwins[T, R]):
         given = gather(self, options)
         settings = read_settings(given)
         self.name = settings.name
-        self._shutdown_timeout = settings.time.shutdown_timeout
+        self._shutdown_timeout = seconds(settings.time.shutdown_timeout)
         self._cancel_abandoned = settings.time.cancel_abandoned
         self._watchers: Watchers[T, R] = Watchers(given.get("hooks"), self, BatchedQueue)
         self._batcher: Batcher[T, R] = Batcher(
@@ -376,8 +376,8 @@ class BatchedQueue(BlockingTwins[T, R]):
         save_by = math.inf
         try:
             if error is None and not self._milestones.failed:
-                budget = trio.current_time() + seconds(self._shutdown_timeout)
-                await self.drain(self._shutdown_timeout)
+                budget = trio.current_time() + self._shutdown_timeout
+                await self._milestones.leave(self._shutdown_timeout)
                 save_by = budget  # one for both: what the drain has left is the last save's
         finally:
             self.close()

@@ -380,8 +380,9 @@ async def test_leaving_drains_within_the_shutdown_timeout(autojump_clock: Clock)
         async with batched(Calls(takes=50), batch_size=1, shutdown_timeout=3) as queue:
             entries.extend(await queue.enqueue_many("ab"))
 
-    with pytest.raises(DrainTimeout):
+    with pytest.raises(DrainTimeout, match=r"left .*\(shutdown_timeout=3\): 2 .* closed") as caught:
         await block()
+    assert caught.value.remaining == 2
     assert trio.current_time() == 3
     assert [entry.status for entry in entries] == [EntryStatus.CLOSED] * 2
 
