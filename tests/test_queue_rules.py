@@ -429,6 +429,27 @@ async def test_the_other_policies_join_merge_and_reject(autojump_clock: Clock) -
         await queue.enqueue("c", key=2)
 
 
+async def test_a_retry_keeps_its_seat_beside_a_newer_item_of_its_key(
+    autojump_clock: Clock,
+) -> None:
+    def answer(batch: Batch[str]) -> list[object]:
+        return [OSError() if (item, batch.attempt) == ("k1", 1) else item for item in batch]
+
+    calls = Calls(answer, takes=1)
+    retry = RetryPolicy(1, backoff=Backoff(schedule=[2], jitter="none"))
+    policy: Any = {"coalesce_by": lambda item: item[0], "coalesce_policy": "replace"}
+    async with batched(calls, flush_interval=0, batch_size=2, retry=retry, **policy) as queue:
+        old = await queue.enqueue("k1")
+        await trio.sleep(0.5)
+        new = await queue.enqueue("k2", delay=9)  # one in flight is not shared
+        await trio.sleep(1)
+        assert old.status is EntryStatus.DELAYED
+        assert await queue.enqueue("k3") is new
+        await queue.wait_idle()
+        assert (await old.result(), await new.result()) == ("k1", "k3")
+    assert calls.seen == [(0, ["k1"]), (3, ["k1"]), (9.5, ["k3"])]
+
+
 async def test_a_shared_entry_is_cancelled_by_the_last_of_its_callers(
     autojump_clock: Clock,
 ) -> None:
