@@ -23,6 +23,7 @@ from batchq.hooks import JobHooks, JobWatchers
 from batchq.ledger import Ledger
 from batchq.memory_tier import MemoryQueue
 from batchq.registry import Declared
+from batchq.wake import Wake
 from batchq.workers import Workers, Works
 
 __all__ = ["AtWork"]
@@ -60,14 +61,24 @@ class AtWork:
     ) -> Workers:
         """Make a block in which these queues work, with the concurrency given for each."""
         made: list[tuple[str, Works]] = []
+        wake: Wake | None = None
         guard = Guard() if ledger is not None and ledger.threaded else None
 
         def make() -> Sequence[Works]:
+            nonlocal wake
             for name, slots in chosen.items():
                 made.append((name, self._make(name, slots, ledger, guard=guard)))
+            if ledger is not None and ledger.store.info().shared:
+                wake = Wake(ledger, self._wake_all)
+                wake.start()
             return [queue for _, queue in made]
 
-        return Workers(make, ledger, grace, lambda: self._forget(made))
+        def forget() -> None:
+            if wake is not None:
+                wake.stop()
+            self._forget(made)
+
+        return Workers(make, ledger, grace, forget)
 
     def stored(self, jobs: Sequence[NewJob], ids: Sequence[int], now: Callable[[], float]) -> None:
         """Wake the queues that these new jobs are for, and tell their hooks.
@@ -82,6 +93,11 @@ class AtWork:
             if any(each.on_enqueue is not None for each in self._hooks(name)):
                 new = [pair for pair in zip(jobs, ids, strict=True) if pair[0].queue == name]
                 self._tell_stored(name, new, now())
+
+    def _wake_all(self) -> None:
+        """Let all look for jobs: somebody else has written."""
+        for name in list(self._awake):
+            self._wake(name)
 
     def _wake(self, name: str) -> None:
         if self._pid != os.getpid():

@@ -135,6 +135,10 @@ class Ledger:
         with self._process.lock:
             return call(self.store)
 
+    def changed(self) -> bool:
+        """Hint that another process has written since somebody here last asked; it blocks."""
+        return self.call_now(lambda store: store.changed())
+
     async def call(self, call: Callable[[Store], T]) -> T:
         """Do the same without blocking the event loop; a call that has begun is waited for."""
         if self.store.info().inline:

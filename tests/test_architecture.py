@@ -66,6 +66,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "trouble": CORE | {"hooks"},
     "leases": CORE | {"ledger", "trouble"},
     "guard": {"handler", "leases"},
+    "wake": CORE | {"ledger"},
     # The parts of a durable queue: when to claim, what is under way, how it is written down.
     "feeder": CORE | {"ledger", "leases", "trouble"},
     "calls": CORE | {"call_context"},
@@ -96,7 +97,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # The parts of a manager: where jobs come in, what has a name, what works now.
     "intake": CORE | {"bridge", "ends", "job_handle", "ledger"},
     "registry": CORE | {"hooks", "handler", "job_handle", "memory_tier", "registration"},
-    "at_work": DURABLE | {"registry"},
+    "at_work": DURABLE | {"registry", "wake"},
     "manager": MANAGER | {"nest"},
     "instrument": CORE | {"hooks"},
     "monitor": CORE | {"hooks", "admin", "manager"},

@@ -196,7 +196,7 @@ class Store(Protocol):
         """Keep what a worker says of itself."""
 
     def changed(self) -> bool:
-        """Hint that another process has written since the last call.
+        """Hint that another process has written since the last call; asked by the ledger.
 
         May be spurious and may be missed: a poll is the backstop.
         """

@@ -81,6 +81,11 @@ class Writer:
         finally:
             self._end()
 
+    def version(self) -> int:
+        """Return a number that changes when another connection has written."""
+        with translated(self.path):
+            return int(self.connection.execute("PRAGMA data_version").fetchone()[0])
+
     def checkpoint(self) -> None:
         """Move what is in the WAL to the database; under the lock."""
         _, pages, _ = self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
@@ -189,11 +194,6 @@ class Reader:
                 yield connection
             finally:
                 _end_reading(connection)
-
-    def version(self) -> int:
-        """Return a number that changes when somebody else has written."""
-        with self._lock, at_work(), translated(self.path):
-            return int(self._opened().execute("PRAGMA data_version").fetchone()[0])
 
     def close(self) -> None:
         """Close what is open; idempotent."""

@@ -55,7 +55,6 @@ class _Open:
     clock: Callable[[], float]
     work: Work
     orders: Orders
-    watcher: Reader
     version: int = 0
 
 
@@ -201,12 +200,9 @@ class SqliteStore:
         self._here().orders.beat(beat)
 
     def changed(self) -> bool:
-        """Hint that somebody has written since the last call; this store's own commits count.
-
-        It waits for no other read, and may be asked from one thread at any time.
-        """
+        """Hint that somebody else has written since the last call; own commits do not count."""
         here = self._here()
-        version, here.version = here.version, here.watcher.version()
+        version, here.version = here.version, here.writer.version()
         return here.version != version
 
     def info(self) -> StoreInfo:
@@ -227,7 +223,6 @@ class SqliteStore:
         here, self._open = self._open, None
         if here is not None and here.pid == os.getpid():
             here.reader.close()
-            here.watcher.close()
             here.writer.close()
 
     def _here(self) -> _Open:
@@ -261,8 +256,7 @@ class SqliteStore:
                 clock=clock,
                 work=Work(writer, clock),
                 orders=Orders(writer, clock),
-                watcher=Reader(self._path, self._patience),
             )
-            here.version = here.watcher.version()
+            here.version = writer.version()
             undo.pop_all()
         return here
