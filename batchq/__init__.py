@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         Throttled,
         UnknownHandler,
         UnknownJob,
+        Unsupported,
     )
     from batchq.handle import Entry, Handle
     from batchq.handler import BatchHandler, Handler
@@ -147,6 +148,7 @@ __all__ = [
     "Trigger",
     "UnknownHandler",
     "UnknownJob",
+    "Unsupported",
     "batch_queue",
     "context",
     "in_memory_queue",

@@ -32,6 +32,7 @@
         StoreFull                        disk or memory; recovers without restart
         StoreBroken                      stop using it
         StoreTooNew                      its schema is newer than this code; file untouched
+        Unsupported                      this store can't do that
 
     JobStopped (BaseException)           no error: raised by context().check(), to be let pass
 
@@ -80,6 +81,7 @@ __all__ = [
     "Throttled",
     "UnknownHandler",
     "UnknownJob",
+    "Unsupported",
 ]
 
 
@@ -356,6 +358,10 @@ class StoreFull(StoreError):
 
 class StoreBroken(StoreError):
     """The store can't be trusted any more, as after a failed fsync: stop using it."""
+
+
+class Unsupported(StoreError):
+    """This store can't do that, whatever its state; the message says which ones can."""
 
 
 class StoreTooNew(StoreError):

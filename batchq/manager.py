@@ -13,18 +13,19 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar, Unpack, overload
 
 import trio
 
 from batchq.at_work import AtWork
-from batchq.bridge import LoopThread, in_trio, run_to_its_end
+from batchq.bridge import LoopThread, in_trio, run_blocking, run_to_its_end
 from batchq.core.job import Job
 from batchq.core.job_options import JobQueueOptions
 from batchq.core.numbers import is_number
 from batchq.ends import Ends
-from batchq.errors import OptionError
+from batchq.errors import OptionError, Unsupported
 from batchq.handler import BatchHandler, Handler
 from batchq.hooks import JobHooks
 from batchq.intake import AtFirstUse, DurableIntake, JobLookup
@@ -39,6 +40,7 @@ from batchq.registration import (
 )
 from batchq.registry import Registry, job_hooks
 from batchq.stores.base import Store
+from batchq.stores.upkeep import Upkeep
 from batchq.stores.url import open_store
 
 __all__ = ["QueueManager"]
@@ -282,6 +284,26 @@ class QueueManager:
         portal, self._portal = self._portal, None
         if portal is not None:
             portal.stop()
+
+    async def backup(self, destination: str | os.PathLike[str]) -> None:
+        """Copy the store, as it is at one moment, to a file that is not there yet.
+
+        Work goes on meanwhile. The copy appears when it is whole and on the disk, and is
+        readable by its owner only; opened, it is a store like any other.
+
+        Raises:
+            Unsupported: the store is not in a file.
+            StoreFull: no space; nothing is left of the copy.
+            StoreError: the file is there already, or can't be made.
+        """
+        await run_blocking(partial(self.backup_sync, destination))
+
+    def backup_sync(self, destination: str | os.PathLike[str]) -> None:
+        """Do the same, blocking."""
+        store = self._ledgers.get().store
+        if not isinstance(store, Upkeep):
+            raise Unsupported(f"a store in {store.info().location} can't be copied to a file")
+        store.backup(destination)
 
     def close(self) -> None:
         """Close the store, if it is open.

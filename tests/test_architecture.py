@@ -179,7 +179,7 @@ MAX_METHODS_OF: dict[str, float] = {
     "BatchedQueue": 18, "QueueManager": float("inf"), "Batcher": 16, "RichWaiting": 17,
     "Waiting": 13,
     # The contract is one surface; a store's rooms do the work.
-    "Store": 19, "MemoryStore": 19, "SqliteStore": 19,
+    "Store": 19, "MemoryStore": 19, "SqliteStore": 21,
 }  # fmt: skip
 
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef

@@ -24,6 +24,7 @@ from batchq.errors import (
     StoreTooNew,
     UnknownHandler,
     UnknownJob,
+    Unsupported,
 )
 
 __all__ = ["Commands", "batchq", "main"]
@@ -36,9 +37,19 @@ _MODULES: Final = MappingProxyType(
         "stats": "batchq.cli.stats",
         "jobs": "batchq.cli.jobs",
         "job": "batchq.cli.jobs",
+        "backup": "batchq.cli.upkeep",
+        "doctor": "batchq.cli.upkeep",
     }
 )
-_TO_MEND: Final = (MissingExtra, NotAStore, OptionError, StoreTooNew, UnknownHandler, UnknownJob)
+_TO_MEND: Final = (
+    MissingExtra,
+    NotAStore,
+    OptionError,
+    StoreTooNew,
+    UnknownHandler,
+    UnknownJob,
+    Unsupported,
+)
 
 
 class Commands(click.Group):

@@ -27,6 +27,7 @@ from batchq.stores.sqlite.fork import at_work, begin_work, end_work, remember
 from batchq.stores.sqlite.lock import FileLock, retry
 from batchq.stores.sqlite.look import SCHEMA, look, read_only, schema_of
 from batchq.stores.sqlite.trouble import is_busy, os_trouble, store_error, translated
+from batchq.stores.sqlite.version import warn_of_reset_bug
 
 __all__ = ["SYNCHRONOUS", "Reader", "Writer", "open_writer"]
 
@@ -116,7 +117,9 @@ class Writer:
     def _begin(self) -> bool:
         begin_work()
         self._working = True
-        if self.lock.take():
+        if not self.lock.take():
+            warn_of_reset_bug(self.path)
+        else:
             try:
                 # IMMEDIATE takes the write lock up front: a plain BEGIN that reads first can
                 # fail at its first write, and no waiting helps.

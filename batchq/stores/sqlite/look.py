@@ -15,19 +15,22 @@ from batchq.stores.sqlite.trouble import is_busy, os_trouble
 __all__ = ["SCHEMA", "look", "read_only", "schema_of"]
 
 SCHEMA: Final = 1
-_TABLES: Final = frozenset(
-    {
-        "batchq_clock",
-        "batchq_errors",
-        "batchq_jobs",
-        "batchq_meta",
-        "batchq_migrations",
-        "batchq_queues",
-        "batchq_tallies",
-        "batchq_totals",
-        "batchq_workers",
-    }
-)
+# By the number of a schema; a file of an earlier one is brought to `SCHEMA` when it is opened.
+_TABLES: Final = {
+    1: frozenset(
+        {
+            "batchq_clock",
+            "batchq_errors",
+            "batchq_jobs",
+            "batchq_meta",
+            "batchq_migrations",
+            "batchq_queues",
+            "batchq_tallies",
+            "batchq_totals",
+            "batchq_workers",
+        }
+    ),
+}
 _NAMES: Final = "SELECT name FROM sqlite_master WHERE name LIKE 'batchq^_%' ESCAPE '^'"
 _SCHEMA: Final = "SELECT value FROM batchq_meta WHERE name = 'schema'"
 
@@ -69,7 +72,8 @@ def schema_of(connection: sqlite3.Connection, path: str) -> int | None:
     """Return the number of the schema that a connection finds, None if there is none."""
     if connection.execute("PRAGMA encoding").fetchone()[0] != "UTF-8":
         raise NotAStore(f"{path} keeps its texts in UTF-16, jobs are UTF-8: use another file")
-    tables = _TABLES & {name for (name,) in connection.execute(_NAMES)}
+    known = frozenset[str]().union(*_TABLES.values())
+    tables = known & {name for (name,) in connection.execute(_NAMES)}
     if not tables:
         return None
     number = _number(connection) if "batchq_meta" in tables else None
@@ -78,7 +82,7 @@ def schema_of(connection: sqlite3.Connection, path: str) -> int | None:
             f"{path} has schema {number}, and batchq {__version__} knows schemas up to "
             f"{SCHEMA}: use the newer batchq, or another file"
         )
-    if number != SCHEMA or tables != _TABLES:
+    if number is None or tables != _TABLES.get(number):
         raise NotAStore(
             f"{path} has tables of our names that are not ours ({', '.join(sorted(tables))}): "
             "use another file"

@@ -32,13 +32,16 @@ from batchq.core.tallying import MINUTE
 from batchq.errors import OptionError, StoreError
 from batchq.stores.base import StoreInfo
 from batchq.stores.sqlite import admin
+from batchq.stores.sqlite.backup import back_up
 from batchq.stores.sqlite.clock import store_clock
 from batchq.stores.sqlite.connect import SYNCHRONOUS, Reader, Writer, open_writer
+from batchq.stores.sqlite.examine import examine
 from batchq.stores.sqlite.fork import at_work
 from batchq.stores.sqlite.look import SCHEMA
 from batchq.stores.sqlite.orders import Orders
 from batchq.stores.sqlite.trouble import translated
 from batchq.stores.sqlite.work import Work
+from batchq.stores.upkeep import Finding
 
 __all__ = ["SqliteStore"]
 
@@ -217,6 +220,15 @@ class SqliteStore:
             shared=True,
             watch=(f"{self._path}-wal",),
         )
+
+    def backup(self, destination: str | os.PathLike[str]) -> None:
+        """Copy all of it, as it is at one moment, to a file that is not there yet."""
+        back_up(self._here().writer.path, Path(destination))
+
+    def examine(self) -> Sequence[Finding]:
+        """Look whether the file is whole, and whether anything about it is odd."""
+        with self._here().reader.snapshot() as connection:
+            return list(examine(connection, self._path))
 
     def close(self) -> None:
         """Let go of everything; idempotent."""
