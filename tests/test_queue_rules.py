@@ -411,7 +411,7 @@ async def test_s13_the_newest_item_of_a_key_goes_and_all_callers_get_its_result(
         assert await first.result() == "v2"
         assert await third.result() == "v3"
         assert (queue.stats().enqueued, queue.stats().coalesced) == (3, 1)
-    assert calls.items == [[(1, "v2"), (2, "x")], [(1, "v3")]]
+    assert calls.seen == [(0, [(1, "v2"), (2, "x")]), (1.5, [(1, "v3")])]
 
 
 async def test_the_other_policies_join_merge_and_reject(autojump_clock: Clock) -> None:
