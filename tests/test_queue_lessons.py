@@ -183,8 +183,8 @@ async def test_a_full_partition_holds_no_other_one_up(autojump_clock: Clock) -> 
 async def test_an_item_taken_back_uses_nothing_up_of_the_rate(autojump_clock: Clock) -> None:
     # sindresorhus/p-queue#168
     calls = Calls()
-    options: Any = {"rate_limit": SlidingWindow(2, 10), "concurrency": 9}
-    async with batched(calls, batch_size=1, flush_interval=0, **options) as queue:
+    limit = SlidingWindow(2, 10)
+    async with batched(calls, batch_size=1, flush_interval=0, rate_limit=limit) as queue:
         gone = [queue.enqueue_nowait(item) for item in "abc"]
         assert all(entry.cancel() for entry in gone)
         assert not any([(await entry.wait()).success for entry in gone])
@@ -228,8 +228,9 @@ async def test_an_item_settled_twice_is_retried_as_the_first_time_said(
     def answer(batch: Batch[Any]) -> Any:  # noqa: ANN401 - as each attempt says
         if batch.attempt > 1:
             return None
-        for verdict in (Result.retry(), Result.retry(), Result.discard()):
-            batch.settle(0, verdict)
+        batch.settle(0, Result.retry())
+        batch.settle(0, Result.retry())
+        batch.fail(0, OSError())
         return {batch.entries[0].id: Result.retry(), batch.entries[1].id: None}
 
     calls = Calls(answer)
