@@ -70,7 +70,7 @@ class AtWork:
             nonlocal wake
             for name, slots in chosen.items():
                 made.append((name, self._make(name, slots, ledger, guard=guard)))
-            if ledger is not None and ledger.store.info().shared:
+            if ledger is not None and ledger.threaded and ledger.store.info().shared:
                 wake = Wake(ledger, self._wake_all)
                 wake.start()
             return [queue for _, queue in made]

@@ -57,7 +57,7 @@ async def test_a_suspect_runs_alone_and_others_share_a_call(
 
 @pytest.mark.parametrize("shared", [True, False], ids=["one queue", "two queues"])
 async def test_a_process_has_one_suspect_at_a_time(
-    store: WatchedStore, shared: bool, autojump_clock: MockClock
+    store: WatchedStore, autojump_clock: MockClock, *, shared: bool
 ) -> None:
     running, most = list[int](), list[int]()
     manager = QueueManager(store, poll_interval=0.25)
