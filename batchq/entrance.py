@@ -68,7 +68,7 @@ class Entrance(Generic[T, R]):
     async def wait(self, item: T, priority: int | None, *, delay: float) -> Entry[T, R]:
         """Wait for room for an item that has just been turned away."""
         door = self.batcher.door
-        if self.pump.inside():
+        if self.pump.marks.inside():
             # Its own call holds the slot that would make room.
             raise door.full_error()
         wake = partial(trio.lowlevel.reschedule, trio.lowlevel.current_task())
@@ -92,7 +92,7 @@ class Entrance(Generic[T, R]):
         Raises:
             RuntimeError: it could never end.
         """
-        with self.pump.holding_up("process"):
+        with self.pump.marks.holding_up("process"):
             entry = await enqueue()
             await entry.wait_or(entry.cancel)
             return entry.value()

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
-import attrs
 import trio
 
 from batchq.core import entry as core
@@ -43,17 +42,6 @@ class Handle(Protocol[R_co]):
             TimeoutError: it was not settled in time; it goes on.
             Exception: what it failed with.
         """
-
-
-@attrs.define(eq=False)
-class _Waiters:
-    """Several tasks that wait for one entry."""
-
-    wakes: list[Callable[[], object]]
-
-    def __call__(self) -> None:
-        for wake in self.wakes:
-            wake()
 
 
 class Entry(core.Entry[T, R]):
@@ -102,12 +90,27 @@ class Entry(core.Entry[T, R]):
             raise verdict.error.with_traceback(self.trace)
         raise error_of(verdict, self.item, self.attempts)
 
+    # To trio, what a woken task is given is an outcome; `process` is given the entry.
+    unwrap = value
+
+    def wake(self) -> None:
+        """Wake who waits: the one task that wants the value, or each in its own way."""
+        waiter, self.waiter = self.waiter, None
+        if type(waiter) is list:
+            for wake in waiter:
+                wake()
+        else:
+            self._wake_task(waiter)
+
+    def _wake_task(self, task: trio.lowlevel.Task) -> None:
+        trio.lowlevel.reschedule(task, self)  # type: ignore[arg-type]  # see unwrap
+
     def withdraw(self, _: object = None) -> trio.lowlevel.Abort:
         """Cancel the entry because the first who waited for it was cancelled."""
-        if isinstance(self.wake, _Waiters):
-            del self.wake.wakes[0]
+        if type(self.waiter) is list:
+            del self.waiter[0]
         else:
-            self.wake = None
+            self.waiter = None
         self.cancel()
         return trio.lowlevel.Abort.SUCCEEDED
 
@@ -132,18 +135,15 @@ class Entry(core.Entry[T, R]):
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     def _add(self, wake: Callable[[], object]) -> None:
-        if self.wake is None:
-            self.wake = wake
-        elif isinstance(self.wake, _Waiters):
-            self.wake.wakes.append(wake)
-        else:
-            self.wake = _Waiters([self.wake, wake])
+        if self.waiter is None:
+            self.waiter = []
+        elif type(self.waiter) is not list:
+            self.waiter = [partial(self._wake_task, self.waiter)]
+        self.waiter.append(wake)
 
     def _remove(self, wake: Callable[[], object]) -> None:
-        if isinstance(self.wake, _Waiters):
-            self.wake.wakes.remove(wake)
-        else:
-            self.wake = None
+        self.waiter.remove(wake)
+        self.waiter = self.waiter or None
 
 
 def _do_nothing() -> None:

@@ -18,9 +18,8 @@ import secrets
 import socket
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from itertools import islice
 from typing import Any, Final, Protocol, TypeVar
@@ -35,7 +34,7 @@ from batchq.core.result import Result
 from batchq.errors import StoreError
 from batchq.nest import Nest
 from batchq.queue import BatchedQueue
-from batchq.stores.base import Store, Waits
+from batchq.stores.base import Store
 
 __all__ = ["Ledger", "RunSync"]
 
@@ -136,12 +135,6 @@ class Ledger:
         with self._process.lock:
             return call(self.store)
 
-    def hurry(self, seconds: float) -> None:
-        """Let no commit wait longer than this for others [s]; inf: as the store does."""
-        if isinstance(self.store, Waits):
-            with suppress(StoreError):  # it was closed, and nothing waits
-                self.store.hurry(time.monotonic() + seconds)
-
     def changed(self) -> bool:
         """Hint that another process has written since somebody here last asked; it blocks."""
         return self.call_now(lambda store: store.changed())
@@ -172,17 +165,17 @@ class Ledger:
             return await self._run(group)
         await trio.lowlevel.checkpoint_if_cancelled()
         entry = queues[-1].enqueue_nowait(group)
-        entry.wake = wake = partial(trio.lowlevel.reschedule, trio.lowlevel.current_task())
+        entry.waiter = task = trio.lowlevel.current_task()
 
         def withdraw(_: object) -> trio.lowlevel.Abort:
-            entry.wake = None
+            entry.waiter = None
             if entry.cancel():
                 return trio.lowlevel.Abort.SUCCEEDED
-            entry.wake = wake
+            entry.waiter = task
             return trio.lowlevel.Abort.FAILED
 
-        await trio.lowlevel.wait_task_rescheduled(withdraw)
-        return entry.value()
+        answers: Answers = await trio.lowlevel.wait_task_rescheduled(withdraw)
+        return answers
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:

@@ -18,16 +18,15 @@ from __future__ import annotations
 import inspect
 import math
 import random
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import Context, ContextVar, copy_context
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context, copy_context
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
 import trio
 
+from batchq.carrier import Carrier
 from batchq.core.batch import Batch
 from batchq.core.batcher import Batcher
 from batchq.core.checks import attribute_of
@@ -36,37 +35,16 @@ from batchq.core.result import Result, read_answers
 from batchq.core.splitting import Judged
 from batchq.errors import BatchTimeout, ContractError, Throttled
 from batchq.hooks import Watchers
+from batchq.marks import Marks
 from batchq.teller import Teller, results_of
 
-__all__ = ["Processor", "Pump", "Verdicts", "in_a_call", "the_processor"]
+__all__ = ["Processor", "Pump", "Verdicts", "the_processor"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 Processor = Callable[[Batch[T]], Awaitable[Any]]
 Verdicts = Callable[[Batch[T], Sequence[Result[Any]]], Awaitable[None]]
-
-
-@attrs.define(eq=False)
-class _Inside:
-    """Marks the tasks of a processor's call, and those they start, while it runs."""
-
-    pump: Pump[Any, Any]
-    outer: _Inside | None
-    task: trio.lowlevel.Task
-    active: bool = True
-
-    def holds(self) -> bool:
-        """Whether the call can't end before the current task does: that is one of its own."""
-        task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
-        while task is not None and task is not self.task:
-            task = None if task.parent_nursery is None else task.parent_nursery.parent_task
-        return task is not None
-
-
-_inside: ContextVar[_Inside | None] = ContextVar("batchq_inside", default=None)
-# Whether the current task, or what it was started by, is part of a call of any queue.
-in_a_call: Final = _inside.get
 
 
 @attrs.define(eq=False)
@@ -85,6 +63,7 @@ class Pump(Generic[T, R]):
         name: the queue's, for messages.
         now: the time of this step [s]; None: nobody has asked since the pump last ran.
         teller: tells the hooks.
+        marks: of its calls.
         limit: look again no later than at this time [s].
     """
 
@@ -99,23 +78,27 @@ class Pump(Generic[T, R]):
     now: float | None = None
     limit: float = math.inf
     _changed: trio.Event = attrs.field(factory=trio.Event)
-    _scopes: dict[Batch[T], trio.CancelScope] = attrs.field(factory=dict)
+    _carriers: dict[Batch[T], Carrier[T]] = attrs.field(factory=dict)
+    _resting: list[Carrier[T]] = attrs.field(factory=list)
     teller: Teller[T, R] = attrs.field(init=False)
+    marks: Marks = attrs.field(init=False)
     _nursery: trio.Nursery = attrs.field(init=False)
     _context: Context = attrs.field(init=False)
     _until: float = -math.inf
-    # The calls that wait for another call, each as often as it does.
-    _held: Counter[_Inside] = attrs.field(factory=Counter)
+    # Whether a task that has just ended a call looks in the next round of the loop.
+    _looks_soon: bool = False
     _timer: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     def __attrs_post_init__(self) -> None:
         self.teller = Teller(self.batcher, self.watchers, self.name)
+        self.marks = Marks(lambda: self.batcher.concurrency)
         self.batcher.news.ring = self.wake
 
     def begin(self) -> float:
         """Read the clock for what happens until the pump runs next, and wake it."""
         self.now = trio.current_time()
-        self._changed.set()
+        if not self._looks_soon:
+            self._changed.set()
         return self.now
 
     def wake(self) -> None:
@@ -141,9 +124,7 @@ class Pump(Generic[T, R]):
         """Start what may start now, and tell who wants to know."""
         self.teller.tell_changes()
         while (batch := self.batcher.next_batch(now)) is not None:
-            # Here, not in the call: it can be interrupted before its task first runs.
-            self._scopes[batch] = trio.CancelScope()
-            self._context.run(self._nursery.start_soon, self._call, batch)
+            self._hand_over(batch)
             self.teller.tell_changes()
         self.teller.tell_changes()  # of what has expired
         self.look(now)
@@ -156,106 +137,99 @@ class Pump(Generic[T, R]):
         self.teller.tell_state()
         self.see(now)
 
-    def inside(self) -> bool:
-        """Whether the current task belongs to a call of this very pump."""
-        return self._mark() is not None
-
-    def check_outside(self, method: str) -> None:
-        """Refuse to wait, as part of a call, for the end of all calls.
-
-        Raises:
-            RuntimeError: the current task belongs to a call of this very pump.
-        """
-        if self.inside():
-            raise RuntimeError(
-                f"{method}() by the queue's own processor could never end: it would wait for"
-                " the call that waits for it"
-            )
-
-    @contextmanager
-    def holding_up(self, method: str) -> Iterator[None]:
-        """Wait, perhaps as part of a call, for what another call of this pump brings.
-
-        Args:
-            method: what the waiting is for, for the message.
-
-        Raises:
-            RuntimeError: all slots are held by calls that wait so: none would ever end.
-        """
-        mark = self._mark()
-        if mark is None or not mark.holds():
-            yield
-            return
-        self._held[mark] += 1
-        try:
-            if len(self._held) >= self.batcher.concurrency:
-                raise RuntimeError(_NEVER.format(method))
-            yield
-        finally:
-            self._held[mark] -= 1
-            if not self._held[mark]:
-                del self._held[mark]
-
-    def _mark(self) -> _Inside | None:
-        mark = _inside.get()
-        while mark is not None and not (mark.pump is self and mark.active):
-            mark = mark.outer
-        return mark
-
     def cancel_calls(self) -> None:
         """Cancel every call; its entries are elsewhere already."""
-        for scope in self._scopes.values():
-            scope.cancel()
-        self._scopes.clear()
+        for carrier in self._carriers.values():
+            carrier.scope.cancel()
+        self._carriers.clear()
         self.teller.tell_changes()
 
     def cancel_unwanted(self, entry: Entry[Any, Any]) -> None:
         """Cancel the call of `entry` if nobody wants any of its entries any more."""
-        for batch in list(self._scopes):
+        for batch in list(self._carriers):
             if entry in batch.entries and not batch.wanted:
-                self._scopes.pop(batch).cancel()
+                self._carriers.pop(batch).scope.cancel()
                 now = trio.current_time()
                 self.batcher.interrupt(batch, now)
                 self.teller.tell_changes()
 
-    async def _call(self, batch: Batch[T]) -> None:
-        scope = self._scopes.get(batch)
-        if scope is None or _cancelled():  # taken back before it began
-            self.batcher.release(batch)
+    def _hand_over(self, batch: Batch[T]) -> None:
+        """Let a task run a batch: one that rests, or else a new one."""
+        if self._resting:
+            carrier = self._resting.pop()
+            carrier.take(batch)
         else:
-            await self._run(batch, scope)
-        self._go_on()
+            carrier = Carrier(batch, self._context)
+            self._context.run(self._nursery.start_soon, self._serve, carrier)
+        # Here, not in its task: the call can be interrupted before that first runs.
+        self._carriers[batch] = carrier
 
-    async def _run(self, batch: Batch[T], scope: trio.CancelScope) -> None:
-        watchers = self.watchers
-        if watchers.on_batch_start:
-            watchers.tell(watchers.on_batch_start, batch)
-        mark = _Inside(self, _inside.get(), trio.lowlevel.current_task())
-        _inside.set(mark)
-        judged = Judged(batch, batch.no_verdicts())
+    async def _serve(self, carrier: Carrier[T]) -> None:
+        """Make call after call in one task, for as long as it is as good as new."""
         try:
-            judged = await self._judge(batch, scope)
-            if self.verdicts is not None and batch in self._scopes:
-                with trio.CancelScope(shield=True):
-                    await self.verdicts(judged.batch, results_of(judged))
+            with carrier.scope:
+                await self._make_calls(carrier)
+        except Exception as error:
+            if carrier.calling is None:
+                raise
+            # What the scope lets through of a group of errors and its own Cancelled.
+            await self._end(carrier, carrier.calling, self._raised(carrier.calling, error))
+        else:
+            if carrier.calling is not None:
+                await self._end(carrier, carrier.calling, self._cut_short(carrier.calling))
         finally:
-            mark.active = False
-            self._scopes.pop(batch, None)
-            self._end(batch, judged)
+            self._give_up(carrier)
+        await trio.lowlevel.checkpoint_if_cancelled()  # or nothing starts any more
+        self._look_on()
 
-    async def _judge(self, batch: Batch[T], scope: trio.CancelScope) -> Judged:
+    async def _make_calls(self, carrier: Carrier[T]) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while (batch := carrier.batch) in self._carriers:  # else it was taken back in time
+            if self.watchers.on_batch_start:
+                self.watchers.tell(self.watchers.on_batch_start, batch)
+            carrier.begin(self.marks, batch)
+            await self._end(carrier, batch, await self._judge(carrier, batch))
+            if not carrier.is_fit():
+                return
+            del batch  # a carrier that rests keeps nothing
+            await self._next(carrier)
+
+    async def _next(self, carrier: Carrier[T]) -> None:
+        """Wait for a batch: look for one when others had their turn, then rest."""
+        self._resting.append(carrier)
+        self._looks_soon = True
+        await trio.lowlevel.checkpoint()
+        self._look_on()
+        if carrier.batch is None:
+            await carrier.rest()
+            await trio.lowlevel.checkpoint_if_cancelled()
+
+    def _give_up(self, carrier: Carrier[T]) -> None:
+        """Let go of a batch whose call was cancelled from outside, or never made."""
+        if carrier.calling is not None:
+            batch = carrier.calling
+            self._settle(carrier, batch, Judged(batch, batch.no_verdicts()))
+        elif carrier.batch is not None:
+            self.batcher.release(carrier.batch)
+
+    async def _judge(self, carrier: Carrier[T], batch: Batch[T]) -> Judged:
         """Call the processor; return what came of it."""
-        scope.deadline = trio.current_time() + self.timeout
+        if self.timeout < math.inf:
+            carrier.scope.deadline = trio.current_time() + self.timeout
         try:
-            with scope:
-                return self._read(batch, await self.processor(batch))
-        # Around the scope: what it lets through of a group of errors and its own Cancelled
-        # is an error of the processor, too.
-        except Throttled as throttled:
-            return Judged(batch, self._throttled(batch, throttled.retry_after), throttled)
+            return self._read(batch, await self.processor(batch))
         except Exception as error:  # the processor is the user's code
-            return self._failed(batch, error)
-        if batch not in self._scopes:  # it was interrupted, or nobody wanted it any more
+            return self._raised(batch, error)
+
+    def _raised(self, batch: Batch[T], error: Exception) -> Judged:
+        """Say what a call comes to that raised."""
+        if isinstance(error, Throttled):
+            return Judged(batch, self._throttled(batch, error.retry_after), error)
+        return self._failed(batch, error)
+
+    def _cut_short(self, batch: Batch[T]) -> Judged:
+        """Say what a call comes to whose scope was cancelled."""
+        if batch not in self._carriers:  # it was interrupted, or nobody wanted it any more
             return Judged(batch, batch.no_verdicts())
         limit = f"processor_timeout={self.timeout:g} s"
         return self._failed(batch, BatchTimeout(f"a call for {len(batch)} items took {limit}"))
@@ -279,12 +253,25 @@ class Pump(Generic[T, R]):
 
     def _failed(self, batch: Batch[T], error: Exception) -> Judged:
         self.watchers.tell(self.watchers.on_error, error)
-        if batch not in self._scopes:  # it was interrupted: nobody asks for its end
+        if batch not in self._carriers:  # it was interrupted: nobody asks for its end
             return Judged(batch, batch.no_verdicts())
         return self.batcher.splitting.raised(batch, error)
 
-    def _end(self, batch: Batch[T], judged: Judged) -> None:
+    async def _end(self, carrier: Carrier[T], batch: Batch[T], judged: Judged) -> None:
+        """End a call whose verdicts are known."""
+        try:
+            if self.verdicts is not None and batch in self._carriers:
+                with trio.CancelScope(shield=True):
+                    await self.verdicts(judged.batch, results_of(judged))
+        finally:
+            self._settle(carrier, batch, judged)
+
+    def _settle(self, carrier: Carrier[T], batch: Batch[T], judged: Judged) -> None:
         """Settle, tell the hooks, release the slot; without a checkpoint."""
+        carrier.leave()
+        if self.timeout < math.inf:
+            carrier.scope.deadline = math.inf
+        self._carriers.pop(batch, None)
         now, draw = trio.current_time(), self.rng.random()
         settle = partial(
             self.batcher.settle,
@@ -303,27 +290,17 @@ class Pump(Generic[T, R]):
             settle(judged.results)
         self.teller.tell_changes()
         self.batcher.release(batch)
+        carrier.end()
 
-    def _go_on(self) -> None:
-        """Start the next batch right after a call: a task switch less than by the pump."""
-        if _cancelled():
-            return  # nothing starts any more
+    def _look_on(self) -> None:
+        """Look after a call, in its task: a switch less than by the pump's own."""
+        self._looks_soon, self.now = False, None
         self._step(trio.current_time())
         until = self._deadline()
         if until < self._until:
             self._changed.set()
-        elif until == math.inf:
+        elif self._until < until == math.inf:
             self._until = self._timer.deadline = until  # nothing is left to wait for
-
-
-_NEVER: Final = (
-    "{}() by the queue's own processor could never end: every slot is held by a call that waits"
-    " like this one; let the call end first, or allow more concurrency"
-)
-
-
-def _cancelled() -> bool:
-    return trio.current_effective_deadline() == -math.inf
 
 
 def the_processor(given: Processor[T] | None, owner: object) -> Processor[T]:

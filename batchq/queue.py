@@ -29,9 +29,10 @@ from batchq.errors import QueueClosed
 from batchq.handle import Entry
 from batchq.hooks import Watchers
 from batchq.keeper import Keeper
+from batchq.marks import in_a_call
 from batchq.milestones import Milestones, seconds
 from batchq.nest import Nest
-from batchq.pump import Processor, Pump, Verdicts, in_a_call, the_processor
+from batchq.pump import Processor, Pump, Verdicts, the_processor
 
 __all__ = ["BatchedQueue", "MayRetry"]
 
@@ -229,19 +230,18 @@ class BatchedQueue(BlockingTwins[T, R]):
             enqueue = partial(self.enqueue, item, priority, delay=delay, **call)
             return await self._entrance.process_inside(enqueue)
         await trio.lowlevel.checkpoint_if_cancelled()
-        admit = self._asking_more(call) if call else self._admit
-        entry: Any = admit(item, priority, self._pump.now or self._pump.begin(), delay=delay)
+        admit = self._asking_more(call, delay) if delay or call else self._admit
+        entry: Any = admit(item, priority, self._pump.now or self._pump.begin())
         if entry is None:
             entry = await self._entrance.wait(item, priority, delay=delay)
         elif self._telling:
             self._pump.teller.tell_enqueued([entry])
-        if entry.code > IN_FLIGHT or entry.wake is not None:
+        if entry.code > IN_FLIGHT or entry.waiter is not None:
             await entry.wait_or(entry.cancel)
-        else:
-            # The same, written out for the first waiter, who is mostly the only one.
-            entry.wake = partial(trio.lowlevel.reschedule, trio.lowlevel.current_task())
-            await trio.lowlevel.wait_task_rescheduled(entry.withdraw)
-        return entry.value()  # type: ignore[no-any-return]  # made by `make`
+            return entry.value()  # type: ignore[no-any-return]  # made by `make`
+        # The same, written out for the first waiter, who is mostly the only one.
+        entry.waiter = trio.lowlevel.current_task()
+        return await trio.lowlevel.wait_task_rescheduled(entry.withdraw)  # type: ignore[no-any-return]  # what `unwrap` returns
 
     def room(self) -> int:
         """Count the items that would come in now without waiting or dropping [items]."""
@@ -260,7 +260,7 @@ class BatchedQueue(BlockingTwins[T, R]):
         while not self._door.room():
             self._check_open()
             self._door.check_not_closed()
-            with self._pump.holding_up("wait_room"):
+            with self._pump.marks.holding_up("wait_room"):
                 await self._milestones.wait_room()
 
     def pause(self, *, accept: bool = True) -> None:
@@ -433,4 +433,4 @@ class BatchedQueue(BlockingTwins[T, R]):
 
     def _check_outside(self, call: str) -> None:
         self._check_open()
-        self._pump.check_outside(call)
+        self._pump.marks.check_outside(call)

@@ -11,7 +11,6 @@ block, and comes out by itself.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -21,7 +20,6 @@ import trio
 
 from batchq.ledger import Ledger
 from batchq.nest import Nest
-from batchq.stop import AFTER_GRACE
 
 __all__ = ["Workers", "Works"]
 
@@ -96,8 +94,6 @@ class Workers:
         return interrupted
 
     def _tell_stop(self, grace: float) -> None:
-        if self.ledger is not None:
-            self.ledger.hurry(grace + AFTER_GRACE)
         for queue in self._queues:
             queue.stop(grace)
 
@@ -119,15 +115,8 @@ class Workers:
             await self._nest.leave(error or interrupted)
         finally:
             self.on_end()
-            await self._leave_ledger(error)
+            if self._gathering is not None:
+                trace = error.__traceback__ if error is not None else None
+                await self._gathering.__aexit__(type(error) if error else None, error, trace)
         if interrupted is not None and error is None:
             raise interrupted
-
-    async def _leave_ledger(self, error: BaseException | None) -> None:
-        if self.ledger is None or self._gathering is None:
-            return
-        trace = error.__traceback__ if error is not None else None
-        try:
-            await self._gathering.__aexit__(type(error) if error else None, error, trace)
-        finally:
-            self.ledger.hurry(math.inf)

@@ -205,17 +205,15 @@ PLAIN: Final = (
     Fault(
         "calls share a context",
         "pump.py",
-        "self._context.run(self._nursery.start_soon, self._call, batch)",
-        "self._nursery.start_soon(self._call, batch)",
+        "self._context.run(self._nursery.start_soon, self._serve, carrier)",
+        "self._nursery.start_soon(self._serve, carrier)",
         PUMP,
     ),
     Fault(
         "a call taken back before it began is made",
         "pump.py",
-        "        if scope is None or _cancelled():  # taken back before it began\n"
-        "            self.batcher.release(batch)\n        else:\n"
-        "            await self._run(batch, scope)\n",
-        "        await self._run(batch, scope or trio.CancelScope())\n",
+        "while (batch := carrier.batch) in self._carriers:",
+        "while (batch := carrier.batch) is not None:",
         LIFETIME + CANCELLATION,
     ),
     Fault(
@@ -226,13 +224,33 @@ PLAIN: Final = (
         RESULTS,
     ),
     Fault(
+        "the time limit of a call goes on when the call has ended",
+        "pump.py",
+        "            carrier.scope.deadline = math.inf\n",
+        "            pass\n",
+        PUMP,
+    ),
+    Fault(
+        "a task makes another call though the last one has changed its context",
+        "carrier.py",
+        "return same and not self.scope.cancel_called",
+        "return not self.scope.cancel_called",
+        PUMP,
+    ),
+    Fault(
+        "a task makes another call in a scope that was cancelled",
+        "carrier.py",
+        "return same and not self.scope.cancel_called",
+        "return same",
+        PUMP,
+    ),
+    Fault(
         "an entry is admitted before the cancel point",
         "queue.py",
         "        await trio.lowlevel.checkpoint_if_cancelled()\n"
-        "        admit = self._asking_more(call) if call else self._admit\n"
-        "        entry: Any = admit("
-        "item, priority, self._pump.now or self._pump.begin(), delay=delay)\n",
-        "        entry: Any = self._admit(item, priority, self._pump.begin(), delay=delay)\n"
+        "        admit = self._asking_more(call, delay) if delay or call else self._admit\n"
+        "        entry: Any = admit(item, priority, self._pump.now or self._pump.begin())\n",
+        "        entry: Any = self._admit(item, priority, self._pump.begin())\n"
         "        await trio.lowlevel.checkpoint_if_cancelled()\n",
         CANCELLATION,
     ),
@@ -240,7 +258,7 @@ PLAIN: Final = (
         "a cancelled caller leaves its item behind",
         "queue.py",
         "await trio.lowlevel.wait_task_rescheduled(entry.withdraw)",
-        "await entry.wait()",
+        "await entry.result()",
         CANCELLATION,
     ),
     Fault(

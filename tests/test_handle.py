@@ -24,7 +24,7 @@ async def test_many_tasks_may_wait_for_one_entry(autojump_clock: Clock) -> None:
             for limit in (5, 1, 5, 0.5, 5):
                 nursery.start_soon(wait, limit)
         assert got == ["a"] * 3
-        assert entry.wake is None
+        assert entry.waiter is None
         assert await entry.result() == "a"
 
 
@@ -63,7 +63,7 @@ async def test_a_cancelled_waiter_leaves_nothing_behind(autojump_clock: Clock) -
         entry = await queue.enqueue("a")
         with trio.move_on_after(1):
             await entry.wait()
-        assert entry.wake is None
+        assert entry.waiter is None
 
 
 async def test_an_entry_tells_what_it_is(autojump_clock: Clock) -> None:

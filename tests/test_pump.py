@@ -11,8 +11,8 @@ import trio
 from batchq import Hooks
 from batchq.core.batch import Batch
 from batchq.core.result import Result
-from batchq.errors import DrainTimeout
-from batchq.pump import _inside
+from batchq.errors import BatchTimeout, DrainTimeout
+from batchq.marks import in_a_call
 from batchq.work_queue import work_queue
 from tests.calls import Calls, Clock, batched
 
@@ -38,13 +38,78 @@ async def test_calls_in_a_row_leave_no_trail_of_marks(autojump_clock: Clock) -> 
     outer: list[object] = []
 
     async def processor(_: Batch[Any]) -> None:
-        mark = _inside.get()
+        mark = in_a_call()
         assert mark is not None
         outer.append(mark.outer)
 
     async with batched(processor, batch_size=1) as queue:
         await queue.enqueue_many(range(50))
     assert outer == [None] * 50
+
+
+async def test_calls_in_a_row_are_made_by_one_task(autojump_clock: Clock) -> None:
+    tasks: list[trio.lowlevel.Task] = []
+
+    async def processor(_: Batch[Any]) -> None:
+        tasks.append(trio.lowlevel.current_task())
+
+    async with batched(processor, batch_size=1) as queue:
+        await queue.enqueue_many(range(3))
+        await queue.wait_idle()
+        await trio.sleep(1)
+        await queue.enqueue(3)
+    assert len(set(tasks)) == 1
+    assert len(tasks) == 4
+
+
+async def test_a_call_that_was_cut_short_leaves_the_next_one_unharmed(
+    autojump_clock: Clock,
+) -> None:
+    async def processor(batch: Batch[float]) -> None:
+        await trio.sleep(batch[0])
+
+    async with batched(processor, batch_size=1, processor_timeout=2) as queue:
+        for takes, ends in ((1, None), (3, BatchTimeout), (1, None), (1, None)):
+            entry = await queue.enqueue(takes)
+            found = await entry.wait()
+            assert type(found.error) is (ends or type(None))
+            await trio.sleep(9)  # far beyond the limit of the last call
+
+
+async def test_a_call_that_ends_although_it_was_cancelled_spoils_no_other(
+    autojump_clock: Clock,
+) -> None:
+    async def processor(batch: Batch[float]) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(batch[0])
+
+    async with batched(processor, batch_size=1, processor_timeout=2) as queue:
+        entries = await queue.enqueue_many([3, 1, 1])
+        assert [(await entry.wait()).success for entry in entries] == [True] * 3
+        assert trio.current_time() == 5
+
+
+async def test_errors_in_a_group_with_the_cancellation_of_a_call_are_its_errors(
+    autojump_clock: Clock,
+) -> None:
+    async def fail() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("on the way out")
+
+    async def processor(batch: Batch[float]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail)
+            nursery.start_soon(trio.sleep_forever)
+
+    async with batched(processor, batch_size=1, processor_timeout=2) as queue:
+        entries = await queue.enqueue_many("ab")
+        for number, entry in enumerate(entries, start=1):
+            error = (await entry.wait()).error
+            assert isinstance(error, ExceptionGroup)
+            assert [type(each) for each in error.exceptions] == [ValueError]
+            assert trio.current_time() == 2 * number
 
 
 async def test_a_queue_inside_a_call_of_another_may_be_waited_for(autojump_clock: Clock) -> None:

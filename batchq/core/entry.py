@@ -165,7 +165,7 @@ class Entry(msgspec.Struct, Generic[T, R], eq=False):
     # The value of a success, or a Result.
     answer: object = None
     due: float = 0.0
-    wake: Callable[[], object] | None = None
+    waiter: Any = None  # who waits for it, if anybody does
     abandoned: bool = False
     more: Any = None  # a More, in queues that note more
     trace: TracebackType | None = None
@@ -206,6 +206,9 @@ class Entry(msgspec.Struct, Generic[T, R], eq=False):
         if isinstance(answer, Result) and isinstance(answer.error, BaseException):
             # Raised later in many tasks, the error must not grow one tangled traceback.
             self.trace = answer.error.__traceback__
-        if self.wake is not None:
+        if self.waiter is not None:
             self.wake()
-            self.wake = None
+
+    def wake(self) -> None:
+        """Wake `waiter`: whoever sets it knows how."""
+        raise NotImplementedError

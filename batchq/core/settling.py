@@ -115,9 +115,8 @@ class Settling:
                 entry.code = SUCCEEDED
                 entry.answer = answer
                 entry.item = None
-                if entry.wake is not None:
+                if entry.waiter is not None:
                     entry.wake()
-                    entry.wake = None
                 continue
             due = self._end_one(entry, early.get(index) or read_answer(answer), now=now, draw=draw)
             if due is not _NEVER:
@@ -156,9 +155,8 @@ class Settling:
             entry.attempts += 1
             entry.code = SUCCEEDED
             entry.item = None
-            if entry.wake is not None:
+            if entry.waiter is not None:
                 entry.wake()
-                entry.wake = None
         self._succeeded += done
 
     def _end_one(

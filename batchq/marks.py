@@ -1,0 +1,111 @@
+"""Which calls the current task is part of, so that nobody waits for what waits for him.
+
+Rule 1: the mark of a call follows the tasks that its processor starts, and ends with it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final
+
+import attrs
+import trio
+
+__all__ = ["MARK", "Mark", "Marks", "in_a_call"]
+
+
+@attrs.define(eq=False)
+class Mark:
+    """Marks the tasks of a call, and those they start, while it runs.
+
+    Attributes:
+        owner: the marks of the pump that makes the call.
+        outer: the mark of the call that the pump itself is part of, if it is.
+        task: makes the call.
+        active: whether the call is under way.
+    """
+
+    owner: object
+    outer: Mark | None
+    task: trio.lowlevel.Task
+    active: bool = True
+
+    def holds(self) -> bool:
+        """Whether the call can't end before the current task does: that is one of its own."""
+        task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+        while task is not None and task is not self.task:
+            task = None if task.parent_nursery is None else task.parent_nursery.parent_task
+        return task is not None
+
+
+MARK: Final[ContextVar[Mark | None]] = ContextVar("batchq_mark", default=None)
+# Whether the current task, or what it was started by, is part of a call of any queue.
+in_a_call: Final = MARK.get
+
+
+@attrs.define(eq=False)
+class Marks:
+    """Those of the calls of one pump.
+
+    Attributes:
+        concurrency: says how many calls there may be at once.
+    """
+
+    concurrency: Callable[[], int]
+    # The calls that wait for another call, each as often as it does.
+    _held: Counter[Mark] = attrs.field(factory=Counter)
+
+    def inside(self) -> bool:
+        """Whether the current task belongs to a call of this very pump."""
+        return self._find() is not None
+
+    def check_outside(self, method: str) -> None:
+        """Refuse to wait, as part of a call, for the end of all calls.
+
+        Raises:
+            RuntimeError: the current task belongs to a call of this very pump.
+        """
+        if self.inside():
+            raise RuntimeError(
+                f"{method}() by the queue's own processor could never end: it would wait for"
+                " the call that waits for it"
+            )
+
+    @contextmanager
+    def holding_up(self, method: str) -> Iterator[None]:
+        """Wait, perhaps as part of a call, for what another call of this pump brings.
+
+        Args:
+            method: what the waiting is for, for the message.
+
+        Raises:
+            RuntimeError: all slots are held by calls that wait so: none would ever end.
+        """
+        mark = self._find()
+        if mark is None or not mark.holds():
+            yield
+            return
+        self._held[mark] += 1
+        try:
+            if len(self._held) >= self.concurrency():
+                raise RuntimeError(_NEVER.format(method))
+            yield
+        finally:
+            self._held[mark] -= 1
+            if not self._held[mark]:
+                del self._held[mark]
+
+    def _find(self) -> Mark | None:
+        mark = MARK.get()
+        while mark is not None and not (mark.owner is self and mark.active):
+            mark = mark.outer
+        return mark
+
+
+_NEVER: Final = (
+    "{}() by the queue's own processor could never end: every slot is held by a call that waits"
+    " like this one; let the call end first, or allow more concurrency"
+)
