@@ -18,6 +18,7 @@ from batchq.core.result import Result
 from batchq.durable import DurableQueue
 from batchq.ends import Ends
 from batchq.errors import LeaseLost
+from batchq.feeder import SuspectPlace
 from batchq.guard import Guard
 from batchq.hooks import JobHooks, JobWatchers
 from batchq.ledger import Ledger
@@ -43,6 +44,7 @@ class AtWork:
     ends: Ends
     hooks: Sequence[JobHooks]
     _pid: int = attrs.field(default=0, init=False)
+    _suspects: SuspectPlace = attrs.field(factory=SuspectPlace, init=False)
     _awake: dict[str, dict[DurableQueue, trio.lowlevel.TrioToken]] = attrs.field(
         factory=dict, init=False
     )
@@ -68,7 +70,7 @@ class AtWork:
             nonlocal wake
             for name, slots in chosen.items():
                 made.append((name, self._make(name, slots, ledger, guard=guard)))
-            if ledger is not None and ledger.store.info().shared:
+            if ledger is not None and ledger.threaded and ledger.store.info().shared:
                 wake = Wake(ledger, self._wake_all)
                 wake.start()
             return [queue for _, queue in made]
@@ -127,6 +129,10 @@ class AtWork:
             declared.memory.begin(memory)
             return memory
         assert ledger is not None, "need_store said so"  # noqa: S101 - for the type checker
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._awake.clear()
+            self._suspects = SuspectPlace()
         queue = DurableQueue(
             options,
             declared.handlers,
@@ -134,10 +140,8 @@ class AtWork:
             watchers=JobWatchers(self._hooks(name)),
             ends=self.ends,
             guard=guard,
+            suspects=self._suspects,
         )
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
-            self._awake.clear()
         self._awake.setdefault(name, {})[queue] = trio.lowlevel.current_trio_token()
         return queue
 

@@ -30,7 +30,7 @@ from batchq.core.job_options import JobQueueOptions
 from batchq.core.options import Special
 from batchq.ends import Ends
 from batchq.errors import DrainTimeout, StoreError
-from batchq.feeder import Feeder
+from batchq.feeder import Feeder, SuspectPlace
 from batchq.guard import Guard
 from batchq.handler import AnyHandler
 from batchq.hooks import JobWatchers
@@ -58,6 +58,7 @@ class DurableQueue:
         watchers: JobWatchers,
         ends: Ends,
         guard: Guard | None = None,
+        suspects: SuspectPlace | None = None,
     ) -> None:
         """Make a queue that does not work yet.
 
@@ -68,6 +69,8 @@ class DurableQueue:
             watchers: whom to tell.
             ends: who waits for jobs to end.
             guard: keeps the leases while the event loop stands; None: nothing does.
+            suspects: the place for one of them, shared by the queues of a process; None:
+                its own.
         """
         self._options = options
         self._handlers = {name: each for each in handlers for name in each.names}
@@ -75,6 +78,7 @@ class DurableQueue:
         self._stop = Stop()
         failed = partial(tell_of_trouble, watchers, options.name)
         self._leases = Leases(ledger, options.lease, on_fate=self._stop_jobs, on_error=failed)
+        self._suspects = suspects or SuspectPlace()
         self._feeder = self._new_feeder(ledger, failed)
         settler = Settler(
             queue=options.name,
@@ -103,6 +107,7 @@ class DurableQueue:
             poll_interval=self._options.poll_interval,
             ledger=ledger,
             leases=self._leases,
+            suspects=self._suspects,
             accept=self._accept,
             on_error=failed,
         )
@@ -201,7 +206,7 @@ class DurableQueue:
 
     def _runs_alone(self, claimed: ClaimedJob) -> bool:
         """Tell whether a job goes in a call of its own."""
-        return self._runner.runs_alone(claimed.receipt.job_id)
+        return self._runner.runs_alone(claimed.receipt.job_id) or claimed.suspect
 
     def _job(self, claimed: ClaimedJob) -> Job[Any]:
         signature = self._handlers[claimed.handler].signature

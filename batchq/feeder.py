@@ -20,7 +20,18 @@ from batchq.leases import Leases
 from batchq.ledger import Ledger
 from batchq.trouble import pause_after
 
-__all__ = ["Feeder"]
+__all__ = ["Feeder", "SuspectPlace"]
+
+
+@attrs.define(eq=False)
+class SuspectPlace:
+    """The one place that a process has for a job that may have killed others.
+
+    Attributes:
+        is_taken: tells whether there is, or may soon be, such a job.
+    """
+
+    is_taken: Callable[[], bool] = lambda: False
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -34,6 +45,7 @@ class Feeder:
         poll_interval: longest time between two claims that find nothing [s].
         ledger: the road to the store.
         leases: what is held.
+        suspects: the place for one of them; all queues of a process share it.
         accept: gets the jobs of each claim, in order, in the step that learns of them.
         on_error: told when the store could not do it.
     """
@@ -44,6 +56,7 @@ class Feeder:
     poll_interval: float
     ledger: Ledger
     leases: Leases
+    suspects: SuspectPlace
     accept: Callable[[Sequence[ClaimedJob]], object]
     on_error: Callable[[Exception], object]
     _asked: int = attrs.field(default=0, init=False)
@@ -105,6 +118,9 @@ class Feeder:
         if limit <= 0 or self._stopped or self._held_back > trio.current_time():
             return []
         self._asked += limit
+        suspect = not self.suspects.is_taken()
+        if suspect:
+            self.suspects.is_taken = lambda: True
         return [
             ClaimRequest(
                 queue=self.queue,
@@ -112,6 +128,7 @@ class Feeder:
                 limit=limit,
                 lease=self.leases.lease,
                 worker=self.ledger.worker,
+                suspect=suspect,
             )
         ]
 
@@ -119,6 +136,8 @@ class Feeder:
         """Take in what a claim brought that was sent at this time [s]; None: it failed."""
         self._asked -= request.limit
         self._news.set()
+        if request.suspect:
+            self._note_suspect(claimed)
         if claimed is None:
             return
         wait = self.poll_interval
@@ -130,6 +149,11 @@ class Feeder:
         if claimed.jobs:
             self.leases.hold([job.receipt for job in claimed.jobs], sent)
             self.accept(claimed.jobs)
+
+    def _note_suspect(self, claimed: Claimed | None) -> None:
+        """Keep the place for a suspect that has come, as long as it is held."""
+        come = [job.receipt for job in claimed.jobs if job.suspect] if claimed else []
+        self.suspects.is_taken = lambda: any(receipt in self.leases for receipt in come)
 
     def _room(self) -> int:
         return self.most - len(self.leases) - self._asked

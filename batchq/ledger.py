@@ -18,8 +18,9 @@ import secrets
 import socket
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from itertools import islice
 from typing import Any, Final, Protocol, TypeVar
@@ -34,7 +35,7 @@ from batchq.core.result import Result
 from batchq.errors import StoreError
 from batchq.nest import Nest
 from batchq.queue import BatchedQueue
-from batchq.stores.base import Store
+from batchq.stores.base import Store, Waits
 
 __all__ = ["Ledger", "RunSync"]
 
@@ -134,6 +135,12 @@ class Ledger:
         """
         with self._process.lock:
             return call(self.store)
+
+    def hurry(self, seconds: float) -> None:
+        """Let no commit wait longer than this for others [s]; inf: as the store does."""
+        if isinstance(self.store, Waits):
+            with suppress(StoreError):  # it was closed, and nothing waits
+                self.store.hurry(time.monotonic() + seconds)
 
     def changed(self) -> bool:
         """Hint that another process has written since somebody here last asked; it blocks."""

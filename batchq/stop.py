@@ -8,9 +8,9 @@ from typing import Final
 import attrs
 import trio
 
-__all__ = ["Stop"]
+__all__ = ["AFTER_GRACE", "Stop"]
 
-_AFTER_GRACE: Final = 1.0  # for what is written down then [s]
+AFTER_GRACE: Final = 1.0  # for what is written down then [s]
 
 
 @attrs.define(eq=False)
@@ -28,7 +28,7 @@ class Stop:
     @property
     def last(self) -> float:
         """Until when something may still be written down [s, trio's clock]."""
-        return self.at + _AFTER_GRACE
+        return self.at + AFTER_GRACE
 
     def ask(self, grace: float) -> None:
         """Stop; calls under way have `grace` [s]."""

@@ -11,6 +11,7 @@ block, and comes out by itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -20,6 +21,7 @@ import trio
 
 from batchq.ledger import Ledger
 from batchq.nest import Nest
+from batchq.stop import AFTER_GRACE
 
 __all__ = ["Workers", "Works"]
 
@@ -94,6 +96,8 @@ class Workers:
         return interrupted
 
     def _tell_stop(self, grace: float) -> None:
+        if self.ledger is not None:
+            self.ledger.hurry(grace + AFTER_GRACE)
         for queue in self._queues:
             queue.stop(grace)
 
@@ -115,8 +119,15 @@ class Workers:
             await self._nest.leave(error or interrupted)
         finally:
             self.on_end()
-            if self._gathering is not None:
-                trace = error.__traceback__ if error is not None else None
-                await self._gathering.__aexit__(type(error) if error else None, error, trace)
+            await self._leave_ledger(error)
         if interrupted is not None and error is None:
             raise interrupted
+
+    async def _leave_ledger(self, error: BaseException | None) -> None:
+        if self.ledger is None or self._gathering is None:
+            return
+        trace = error.__traceback__ if error is not None else None
+        try:
+            await self._gathering.__aexit__(type(error) if error else None, error, trace)
+        finally:
+            self.ledger.hurry(math.inf)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ import trio
 from trio.testing import MockClock
 
 from batchq import Job, JobState, QueueManager, Result
-from batchq.core.job import Answers, Group
 from batchq.errors import StoreBusy
 from tests.jobs import Hops, WatchedStore, jobs_in, nothing_is_leased, store_of
 
@@ -285,56 +283,3 @@ async def test_a_claim_that_comes_in_while_it_stops_is_given_back_at_once(
     released = [group for group in store.groups if group.settle and not group.claim]
     assert stopped + 15 > trio.current_time() - 5  # the long one had its grace
     assert released
-
-
-def test_a_thread_that_does_not_return_is_left_alone_and_its_job_given_back() -> None:
-    async def main() -> None:
-        manager, go_on = QueueManager("memory:", grace=0.05), threading.Event()
-
-        started = threading.Event()
-
-        @manager.handler
-        def hang() -> None:
-            started.set()
-            go_on.wait(10)
-
-        began = trio.current_time()
-        async with manager.working():
-            await hang.enqueue()
-            await trio.to_thread.run_sync(started.wait, 5)
-        assert trio.current_time() - began < 5
-        [record] = jobs_in(manager)
-        assert (record.state, record.used) == (JobState.PENDING, 0)
-        go_on.set()
-
-    trio.run(main)
-
-
-def test_a_verdict_under_way_in_a_thread_is_awaited() -> None:
-    begun = threading.Event()
-
-    class Slow(WatchedStore):
-        def commit(self, group: Group) -> Answers:
-            if group.settle:
-                begun.set()
-            threading.Event().wait(0.05)
-            return super().commit(group)
-
-    async def main() -> None:
-        async def in_thread(call: Any, group: Group) -> Any:  # noqa: ANN401 - as RunSync
-            return await trio.to_thread.run_sync(call, group)
-
-        store = Slow(clock=None)
-        manager = QueueManager(store, run_sync=in_thread, grace=0)
-
-        @manager.handler
-        async def work() -> int:
-            return 7
-
-        async with manager.working():
-            await work.enqueue()
-            await trio.to_thread.run_sync(begun.wait, 5)
-        assert nothing_is_leased(store)
-        assert [(job.state, job.value) for job in jobs_in(store)] == [(JobState.COMPLETED, b"7")]
-
-    trio.run(main)

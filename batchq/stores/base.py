@@ -11,7 +11,7 @@ Rule 4: no other error than `StoreError` and its kin leaves a store.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import attrs
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         WorkerRecord,
     )
 
-__all__ = ["Store", "StoreInfo"]
+__all__ = ["Store", "StoreInfo", "Waits"]
 
 
 @attrs.frozen(kw_only=True)
@@ -63,6 +63,14 @@ class StoreInfo:
     version: str
     shared: bool = False
     watch: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Waits(Protocol):
+    """What a store can do, too, whose writes may have to wait for others'."""
+
+    def hurry(self, until: float) -> None:
+        """Let no write wait beyond this time [s, `time.monotonic()`]; inf: as usual."""
 
 
 class Store(Protocol):

@@ -18,6 +18,7 @@ without it; only the lock itself protects.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import random
 import struct
@@ -48,6 +49,7 @@ def retry(
     patience: float,
     path: str,
     pauses: Callable[[], tuple[float, float]] = lambda: _PAUSE,
+    until: Callable[[], float] = lambda: math.inf,
 ) -> None:
     """Call `attempt` until it returns True, with short random pauses.
 
@@ -56,18 +58,20 @@ def retry(
         patience: give up after so long [s].
         path: what is locked, for the message.
         pauses: the shortest and the longest pause [s].
+        until: give up at this time at the latest [s, `time.monotonic()`].
 
     Raises:
         StoreBusy: it never did.
     """
     if attempt():
         return
-    deadline = time.monotonic() + patience
-    while time.monotonic() < deadline:
+    began = time.monotonic()
+    while time.monotonic() < min(began + patience, until()):
         time.sleep(random.uniform(*pauses()))  # noqa: S311 - a pause, no secret
         if attempt():
             return
-    raise StoreBusy(f"{path} was locked by others for {patience:g} s; nothing was done")
+    waited = min(patience, time.monotonic() - began)
+    raise StoreBusy(f"{path} was locked by others for {waited:.3g} s; nothing was done")
 
 
 class FileLock:
@@ -76,12 +80,16 @@ class FileLock:
     Args:
         path: the database it guards.
 
+    Attributes:
+        hurry: give up waiting at this time at the latest [s, `time.monotonic()`].
+
     Raises:
         StoreError: its file can't be made.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.hurry = math.inf
         self._my_turn = False
         self._may_work_until = 0.0
         self._polite_until = 0.0
@@ -119,7 +127,13 @@ class FileLock:
         """
         self._polite_until = time.monotonic() + _COURTESY
         try:
-            retry(attempt, patience=patience, path=self.path, pauses=self._pauses)
+            retry(
+                attempt,
+                patience=patience,
+                path=self.path,
+                pauses=self._pauses,
+                until=lambda: self.hurry,
+            )
         finally:
             self._give_turn_back()
 

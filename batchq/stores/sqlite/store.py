@@ -208,6 +208,10 @@ class SqliteStore:
         version, here.version = here.version, here.writer.version()
         return here.version != version
 
+    def hurry(self, until: float) -> None:
+        """Let no write wait for others beyond this time [s, `time.monotonic()`]."""
+        self._here().writer.lock.hurry = until
+
     def info(self) -> StoreInfo:
         """Say what this store is."""
         return StoreInfo(
