@@ -126,6 +126,16 @@ def _check(name: str, hook: object) -> None:
         raise TypeError(f"{name} must be a plain function: a hook watches and is not awaited")
 
 
+def _hooks_of(given: object) -> list[Hooks[Any, Any]]:
+    if given is None or isinstance(given, Hooks):
+        return [] if given is None else [given]
+    found: list[Any] = list(given) if isinstance(given, Iterable) else [given]
+    for each in found:
+        if not isinstance(each, Hooks):
+            raise OptionError(f"hooks must be Hooks or a list of Hooks, got {each!r}")
+    return found
+
+
 class Watchers(Generic[T, R]):
     """The hooks of one queue: who is to be told of each event, in order.
 
@@ -149,10 +159,7 @@ class Watchers(Generic[T, R]):
             OptionError: `hooks` are no Hooks.
             TypeError: a hook is no function, or an async one.
         """
-        given = [] if hooks is None else [hooks] if isinstance(hooks, Hooks) else list(hooks)
-        for each in given:
-            if not isinstance(each, Hooks):
-                raise OptionError(f"hooks must be Hooks or a list of Hooks, got {each!r}")
+        given = _hooks_of(hooks)
 
         def told(event: str) -> tuple[Callable[..., object], ...]:
             method = None

@@ -100,7 +100,15 @@ class Batch(Sequence[T], Generic[T]):
         Success and final failure settle at once; a retry or snooze begins when the call
         ends. If the call then raises, this item is not touched. A later verdict for it
         is ignored.
+
+        Raises:
+            TypeError: it is no Result.
+            IndexError: the batch has no such item.
         """
+        if type(result) is not Result:
+            raise TypeError(
+                f"an item is settled with a Result, as Result.ok(value); got {result!r}"
+            )
         self._settle(self, index, result)
 
     def succeed(self, index: int, value: object = None) -> None:

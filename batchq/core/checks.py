@@ -16,6 +16,7 @@ __all__ = [
     "Validator",
     "attribute_of",
     "check_function",
+    "finite_seconds",
     "flag",
     "function",
     "inf_for_none",
@@ -65,18 +66,18 @@ def inf_for_none(value: float | None) -> float:
     return math.inf if value is None else value
 
 
-def whole(minimum: int, *, or_none: bool = False) -> Validator:
-    """Make an attrs validator for whole numbers from `minimum`."""
+def whole(minimum: int, *, most: int | None = None, or_none: bool = False) -> Validator:
+    """Make an attrs validator for whole numbers from `minimum`, perhaps to `most`."""
+    reach = f"from {minimum}" if most is None else f"from {minimum} to {most}"
+    top = math.inf if most is None else most
 
     def check(_: object, field: attrs.Attribute[Any], value: object) -> None:
         if value is None and or_none:
             return
         # bool is an int to Python; batch_size=True is a mistake to everyone else.
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= top:
             end = ", or None" if or_none else ""
-            raise OptionError(
-                f"{field.name} must be a whole number from {minimum}{end}, got {value!r}"
-            )
+            raise OptionError(f"{field.name} must be a whole number {reach}{end}, got {value!r}")
 
     return check
 
@@ -94,6 +95,13 @@ def quantity(wish: str, *, above: bool = False, or_none: bool = False) -> Valida
             raise OptionError(f"{field.name} must be {wish} {least}{end}, got {value!r}")
 
     return check
+
+
+def finite_seconds(owner: object, field: attrs.Attribute[Any], value: Any) -> None:  # noqa: ANN401 - unchecked
+    """Check a setting that is a time that ends [s, from 0]."""
+    seconds()(owner, field, value)
+    if value == math.inf:
+        raise OptionError(f"{field.name} must be a finite number of seconds, got {value!r}")
 
 
 def seconds(*, above: bool = False, or_none: bool = False) -> Validator:

@@ -6,6 +6,7 @@ own caller the entry, and nobody else notices.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Hashable
 from typing import Any, Final, NamedTuple
@@ -14,7 +15,7 @@ import attrs
 
 from batchq.core.numbers import is_number
 from batchq.core.option_groups import Oversize
-from batchq.core.options import Settings
+from batchq.core.options import PerCall, Settings
 from batchq.errors import ItemTooLarge, OptionError
 
 __all__ = ["Appraiser", "Offer", "Times"]
@@ -103,21 +104,27 @@ class Appraiser:
         queue_timeout: float | None = None,
         delivery_timeout: float | None = None,
         solo: bool = False,
+        **unknown: object,
     ) -> Offer:
         """Make an offer of an item; what a caller says goes before the queue's options.
 
         Raises:
+            TypeError: somebody said what is `unknown`, or a partition or key that can't be.
             OptionError: what was said or computed is out of its range.
             ItemTooLarge: it is heavier than anything could carry.
             Exception: whatever the user's functions raise.
         """
+        if unknown:
+            raise TypeError(
+                _UNKNOWN.format(next(iter(unknown)), ", ".join(PerCall.__annotations__))
+            )
         return Offer(
             item=item,
             priority=self._priority(item, priority),
             delay=delay,
             weight=self._weight(item, weight),
-            partition=_said(partition, self._partition_by, item),
-            key=_said(key, self._coalesce_by, item),
+            partition=_said("partition", partition, self._partition_by, item=item),
+            key=_said("key", key, self._coalesce_by, item=item),
             queue_timeout=_limit("queue_timeout", queue_timeout, self._queue_timeout),
             delivery_timeout=_limit("delivery_timeout", delivery_timeout, self._delivery_timeout),
             solo=solo,
@@ -162,9 +169,19 @@ class Appraiser:
         return weight
 
 
-def _said(given: Hashable, by: Callable[[Any], Hashable] | None, item: object) -> Hashable:
-    found = by(item) if given is None and by is not None else given
-    hash(found)  # raises here, where it is the caller's
+def _said(
+    what: str, given: Hashable, by: Callable[[Any], Hashable] | None, *, item: object
+) -> Hashable:
+    found = given
+    if given is None and by is not None:
+        found = by(item)
+        if inspect.iscoroutine(found):
+            found.close()  # or Python warns that nobody awaited it
+            raise TypeError(f"{what} must be a value, and its function a plain one")
+    try:
+        hash(found)  # raises here, where it is the caller's
+    except TypeError as error:
+        raise TypeError(f"{what} must be hashable, got {found!r}: {error}") from error
     return found
 
 
@@ -177,4 +194,5 @@ def _limit(name: str, given: float | None, default: float | None) -> float:
     return found
 
 
+_UNKNOWN: Final = "nothing of the name {!r} can be said of an item, but priority, delay, {}"
 _BAD_TIMEOUT: Final = "{} must be a number of seconds above 0, or None, got {!r}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import attrs
 
@@ -16,6 +16,7 @@ from batchq.core.bisect import BisectMode, bisect_mode
 from batchq.core.checks import (
     Validator,
     check_function,
+    finite_seconds,
     flag,
     function,
     inf_for_none,
@@ -39,6 +40,8 @@ __all__ = [
     "RoomOptions",
     "TimeOptions",
 ]
+
+_MOST_LEVELS: Final = 1_000
 
 Weigh = Callable[[Any], float]
 Strategy = Callable[[list[Any]], Iterable[Iterable[Any]]]
@@ -162,7 +165,8 @@ class OrderOptions:
     """Which items go first.
 
     Attributes:
-        priority_levels: how many levels there are; level 0 goes first [levels, from 1].
+        priority_levels: how many levels there are; level 0 goes first [levels, from 1 to
+            1,000: each has a line of its own].
         default_priority: the level of an item enqueued without one; None is the middle,
             `priority_levels // 2`.
         priority_by: gives the level of an item enqueued without one.
@@ -176,7 +180,7 @@ class OrderOptions:
         batching_strategy: groups the items that wait; it is not trusted.
     """
 
-    priority_levels: int = attrs.field(default=1, validator=whole(1))
+    priority_levels: int = attrs.field(default=1, validator=whole(1, most=_MOST_LEVELS))
     default_priority: int | None = attrs.field(default=None, validator=whole(0, or_none=True))
     priority_by: Callable[[Any], int] | None = attrs.field(default=None, validator=function)
     priority_aging: float = attrs.field(
@@ -232,7 +236,7 @@ class PaceOptions:
     concurrency: int | AdaptiveConcurrency = attrs.field(
         default=1, validator=_or(AdaptiveConcurrency, whole(1))
     )
-    throttle: float = attrs.field(default=0.0, validator=seconds())
+    throttle: float = attrs.field(default=0.0, validator=finite_seconds)
     rate_limit: tuple[RateLimit, ...] | None = attrs.field(default=None, converter=_rate_limit)
 
 

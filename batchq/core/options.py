@@ -222,5 +222,6 @@ def read_settings(options: Mapping[str, object]) -> Settings:
 
 def _check_persistence(value: object) -> None:
     parts = ("save_interval", "item_type", "load", "save", "set_aside", "release")
-    if value is not None and not all(hasattr(value, part) for part in parts):
+    good = not isinstance(value, type) and all(hasattr(value, part) for part in parts)
+    if value is not None and not good:
         raise OptionError(f"persistence must be a Persistence or None, got {value!r}")

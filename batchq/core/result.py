@@ -7,6 +7,7 @@ and nowhere else.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
@@ -86,6 +87,8 @@ def _seconds(name: str, value: float | None) -> float | None:
     return value
 
 
+# One answer, though its parts could be taken for several.
+_TEXTS: Final = (str, bytes, bytearray, memoryview)
 _OK: Final[Result[Any]] = Result(success=True)
 
 
@@ -129,10 +132,13 @@ def read_answers(batch: Batch[Any], answers: object) -> Sequence[object] | None:
         found = answers
     elif isinstance(answers, Mapping):
         return _by_id(batch, answers)
-    elif isinstance(answers, Sequence) and not isinstance(answers, str | bytes | bytearray):
+    elif isinstance(answers, Sequence) and not isinstance(answers, _TEXTS):
         found = list(answers)
     else:
         kind = "a generator" if isinstance(answers, Iterator) else f"{type(answers).__name__}"
+        if inspect.iscoroutine(answers):
+            answers.close()  # or Python warns that nobody awaited it
+            kind = "a coroutine, which it did not await"
         raise ContractError(
             f"the processor must return a sequence with one answer per item, a mapping by"
             f" entry id, or None; it returned {kind}"

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import pytest
 
-from batchq import BatchedQueue, RetryPolicy
+from batchq import BatchedQueue, Hooks, Persistence, RetryPolicy
 from batchq.core.batch import Batch
 from batchq.core.options import (
     BatchOptions,
@@ -29,7 +29,7 @@ WHOLE_FROM_1 = "must be a whole number from 1"
 SECONDS = "must be a number of seconds from 0"
 BAD: list[tuple[str, object, str]] = [
     *(("batch_size", bad, WHOLE_FROM_1) for bad in (0, -1, 1.0, True, "5", None, NAN)),
-    *(("priority_levels", bad, WHOLE_FROM_1) for bad in (0, True, 2.5)),
+    *(("priority_levels", bad, f"{WHOLE_FROM_1} to 1000") for bad in (0, True, 2.5, 1001, 10**30)),
     *(("concurrency", bad, WHOLE_FROM_1) for bad in (0, False, math.inf)),
     *(("max_queue_size", bad, f"{WHOLE_FROM_1}, or None") for bad in (0, True, math.inf, "x")),
     *(
@@ -38,6 +38,8 @@ BAD: list[tuple[str, object, str]] = [
     ),
     *(("flush_interval", bad, SECONDS) for bad in (-1, NAN, True, "1")),
     *(("throttle", bad, SECONDS) for bad in (-0.5, NAN, None, True)),
+    ("throttle", math.inf, "must be a finite number of seconds"),
+    *(("persistence", bad, "must be a Persistence or None") for bad in (Persistence, "dir", True)),
     *(("shutdown_timeout", bad, f"{SECONDS}, or None") for bad in (-1, NAN, True)),
     *(
         ("processor_timeout", bad, "must be a number of seconds above 0, or None")
@@ -141,6 +143,12 @@ def test_the_keys_of_the_constructor_are_the_fields_of_the_classes() -> None:
 
 async def nothing(_: Batch[Any]) -> None:
     """Succeed."""
+
+
+@pytest.mark.parametrize("bad", [3, Hooks, [Hooks(), 3], "on_error"])
+def test_hooks_that_are_none_are_refused(bad: Any) -> None:  # noqa: ANN401 - of any type
+    with pytest.raises(OptionError, match=r"hooks must be Hooks or a list of Hooks, got "):
+        BatchedQueue(nothing, hooks=bad)
 
 
 def test_an_argument_wins_over_the_attribute_of_a_subclass() -> None:

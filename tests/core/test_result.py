@@ -97,6 +97,7 @@ def test_none_says_that_all_succeeded() -> None:
         (b"ab", "it returned bytes"),
         ({"a", "b"}, "it returned set"),
         ((each for each in "ab"), "it returned a generator"),
+        (memoryview(b"ab"), "it returned memoryview"),
         (2, "it returned int"),
     ],
 )
