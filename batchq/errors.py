@@ -30,6 +30,7 @@
         NotAStore                        not a database, or not our tables; file untouched
         StoreBusy                        gave up waiting for the lock; nothing was done
         StoreFull                        disk or memory; recovers without restart
+        StoreUnavailable                 outcome = "not sent" | "unknown": behind a network
         StoreBroken                      stop using it
         StoreTooNew                      its schema is newer than this code; file untouched
         Unsupported                      this store can't do that
@@ -77,6 +78,7 @@ __all__ = [
     "StoreError",
     "StoreFull",
     "StoreTooNew",
+    "StoreUnavailable",
     "StrategyError",
     "Throttled",
     "UnknownHandler",
@@ -354,6 +356,18 @@ class StoreBusy(StoreError):
 
 class StoreFull(StoreError):
     """No space or memory left; nothing is half-written, and it recovers without restart."""
+
+
+class StoreUnavailable(StoreError):
+    """The store can't be reached: of stores behind a network only.
+
+    Attributes:
+        outcome: `not sent`: nothing was done; `unknown`: it was done, or not.
+    """
+
+    def __init__(self, message: str, *, outcome: str) -> None:
+        super().__init__(message)
+        self.outcome = outcome
 
 
 class StoreBroken(StoreError):

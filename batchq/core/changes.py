@@ -133,7 +133,9 @@ def bury(job: JobRecord, *, now: float) -> JobRecord:
     The attempt number rises, so that its last holder's receipt is stale; nothing ran, so
     that one is refunded.
     """
-    fenced = msgspec.structs.replace(job, attempt=job.attempt + 1, refunds=job.refunds + 1)
+    fenced = msgspec.structs.replace(
+        job, attempt=job.attempt + 1, refunds=job.refunds + 1, progress=None, note=None
+    )
     if job.cancel is not None:
         return _end(fenced, Move.CANCEL, now=now, reason=job.cancel)
     return _end(fenced, Move.FAIL, now=now, reason=CRASHED if is_used_up(job) else EXPIRED)
@@ -144,7 +146,8 @@ def settle(job: JobRecord, settlement: Settlement, *, now: float) -> JobRecord:
     move = _VERDICTS[settlement.verdict.value]
     if job.cancel is not None and move in _NOT_WHEN_ASKED:
         move = Move.CANCEL
-    job = msgspec.structs.replace(job, crashes=0)
+    if job.crashes:
+        job = msgspec.structs.replace(job, crashes=0)
     if move is Move.COMPLETE:
         return _end(job, move, now=now, value=settlement.value)
     if move is Move.FAIL:

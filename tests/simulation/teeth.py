@@ -86,8 +86,8 @@ FAULTS: Final = (
     Fault(
         "a burial does not fence",
         "core/changes.py",
-        "attempt=job.attempt + 1, refunds=job.refunds + 1)",
-        "refunds=job.refunds)",
+        "attempt=job.attempt + 1, refunds=job.refunds + 1, progress",
+        "refunds=job.refunds, progress",
     ),
     Fault(
         "a claim hands out the receipt of the last one",

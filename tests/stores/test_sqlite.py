@@ -24,7 +24,7 @@ from batchq.errors import (
     StoreTooNew,
 )
 from batchq.stores.sqlite import SqliteStore, admin, claiming
-from tests.stores.kit import claim_ids, enqueue, job
+from batchq.testing.conformance.kit import claim_ids, enqueue, job
 from tests.stores.sqlite_kit import forked, raw, succeeded
 
 # Children of these tests run no test code after the fork but what is given to them.

@@ -20,7 +20,16 @@ from batchq.core.lifecycle import JobState
 from batchq.core.record import JobFilter
 from batchq.errors import StoreBroken, StoreBusy, StoreFull
 from batchq.stores.sqlite import SqliteStore
-from tests.stores.kit import BOOM, HandClock, claim, claim_ids, enqueue, job, request, settle_one
+from batchq.testing.conformance.kit import (
+    BOOM,
+    HandClock,
+    claim,
+    claim_ids,
+    enqueue,
+    job,
+    request,
+    settle_one,
+)
 from tests.stores.sqlite_kit import forked, raw, succeeded
 
 # A forked child runs nothing of the test but what it is given.

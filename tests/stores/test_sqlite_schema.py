@@ -16,7 +16,7 @@ from sqlite_utils import Database
 
 from batchq.errors import NotAStore, StoreTooNew
 from batchq.stores.sqlite import SqliteStore, connect, look, schema, store
-from tests.stores.kit import claim_ids, enqueue, job
+from batchq.testing.conformance.kit import claim_ids, enqueue, job
 from tests.stores.sqlite_kit import forked, raw, succeeded
 
 # A forked child runs nothing of the test but what it is given.

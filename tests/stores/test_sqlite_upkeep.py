@@ -25,7 +25,7 @@ from batchq.errors import StoreError, StoreFull, Unsupported
 from batchq.stores.sqlite import SqliteStore, version
 from batchq.stores.sqlite import backup as backup_module
 from batchq.stores.upkeep import Upkeep
-from tests.stores.kit import claim_ids, enqueue, job
+from batchq.testing.conformance.kit import claim_ids, enqueue, job
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ def test_the_files_are_opened_by_sqlite_only(path: Path) -> None:
     code = """
         import json, sys
         from batchq.stores.sqlite import SqliteStore
-        from tests.stores.kit import claim, enqueue, job, settle_one, read
+        from batchq.testing.conformance.kit import claim, enqueue, job, settle_one, read
         path, opened = sys.argv[1], []
         SqliteStore(path).close()
         sys.addaudithook(lambda event, words: opened.append(words) if event == "open" else None)

@@ -88,7 +88,8 @@ class Shelf:
         before = self.jobs.get(job.id)
         self._set(self.jobs, job.id, job)
         self.last_id = max(self.last_id, job.id)
-        self._hold(job, before)
+        if job.key is not None:
+            self._hold(job, before)
         was_live = before is not None and before.due_at is not None
         self._live[place] += (job.due_at is not None) - was_live
         if job.due_at is not None:

@@ -33,7 +33,7 @@ from batchq.core.job import (
     Settlement,
     Verdict,
 )
-from batchq.core.lifecycle import LEASE_RAN_OUT, MAX_BURIALS, JobState
+from batchq.core.lifecycle import LEASE_RAN_OUT, MAX_BURIALS, SUSPECT_AFTER, JobState
 from batchq.core.record import Failure, JobRecord, WorkerRecord
 from batchq.core.tallying import Counting
 from batchq.stores.memory.shelf import Place, Shelf
@@ -62,7 +62,9 @@ class _Haul:
 
     def take(self, job: JobRecord, now: float) -> None:
         """Take in the next due job."""
-        if is_doomed(job, now=now):
+        if job.state is JobState.PENDING and job.expires_at is None:
+            self.jobs.append(job)
+        elif is_doomed(job, now=now):
             self.doomed.append(job)
         elif not is_suspect(job):
             self.jobs.append(job)
@@ -161,11 +163,16 @@ class Work:
             if haul.full:
                 break
         for job in haul.doomed:
-            self._run_out(job, counting)
+            if job.state is JobState.PROCESSING:
+                self._run_out(job, counting)
             buried = bury(job, now=now)
             self.shelf.put(buried)
             counting.end(job.queue, buried.state)
         claimed = [self._take(job, request, counting) for job in haul.jobs]
+        if claimed:
+            count = counting.of(request.queue)
+            count.claimed += len(claimed)
+            count.waited += sum([now - (job.due_at or 0.0) for job in haul.jobs])
         wait = 0.0 if haul.full else self._wait(request, now)
         for job in haul.passed:
             self.shelf.put_back(job)
@@ -183,10 +190,8 @@ class Work:
         return min(((*first, place) for first, place in waiting if first is not None), default=None)
 
     def _take(self, job: JobRecord, request: ClaimRequest, counting: Counting) -> ClaimedJob:
-        self._run_out(job, counting)
-        count = counting.of(job.queue)
-        count.claimed += 1
-        count.waited += counting.now - (job.due_at or 0.0)
+        if job.state is JobState.PROCESSING:
+            self._run_out(job, counting)
         taken = claim(job, now=counting.now, lease=request.lease, worker=request.worker)
         self.shelf.put(taken)
         return ClaimedJob(
@@ -197,14 +202,13 @@ class Work:
             max_attempts=taken.max_attempts,
             priority=taken.priority,
             enqueued_at=taken.enqueued_at,
-            suspect=is_suspect(job),
+            suspect=taken.crashes >= SUSPECT_AFTER,
         )
 
     def _run_out(self, job: JobRecord, counting: Counting) -> None:
-        """Note that the lease of a due job ran out, if it had one."""
-        if job.state is JobState.PROCESSING:
-            counting.of(job.queue).crashed += 1
-            self._fail(job, counting.now, ErrorLine("text", LEASE_RAN_OUT))
+        """Note that the lease of a due job ran out."""
+        counting.of(job.queue).crashed += 1
+        self._fail(job, counting.now, ErrorLine("text", LEASE_RAN_OUT))
 
     def _fail(self, job: JobRecord, now: float, line: ErrorLine) -> None:
         self.shelf.fail(Failure(job.id, job.attempt, now, line, job.worker))

@@ -46,7 +46,11 @@ _FIELDS: Final = """
     SELECT id, queue, handler, state, priority, due_at, attempt, refunds, max_attempts, crashes,
            CAST(payload AS BLOB), worker, CAST(value AS BLOB), reason,
            enqueued_at, started_at, finished_at, cancel, expires_at, tags,
-           key, key_scope, key_until, holds_key, progress, note
+           key, key_scope, key_until, holds_key,
+           (SELECT progress FROM batchq_notes
+             WHERE job = batchq_jobs.id AND attempt = batchq_jobs.attempt),
+           (SELECT note FROM batchq_notes
+             WHERE job = batchq_jobs.id AND attempt = batchq_jobs.attempt)
 """
 _BY_ID: Final = "FROM batchq_jobs WHERE id IN (SELECT value FROM json_each(:ids))"
 _GET: Final = _FIELDS + _BY_ID
@@ -74,7 +78,7 @@ _STATUS: Final[dict[str | None, tuple[str, str]]] = {
 _TERMS: Final = {
     "queue": "AND queue = :queue",
     "handler": "AND handler = :handler",
-    "tag": "AND EXISTS (SELECT 1 FROM json_each(tags) WHERE value = :tag)",
+    "tag": "AND EXISTS (SELECT 1 FROM json_each(tags) AS each WHERE each.value = :tag)",
     "key": "AND key = :key",
     "first_id": "AND id >= :first_id",
     "last_id": "AND id <= :last_id",

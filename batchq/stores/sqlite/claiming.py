@@ -72,9 +72,7 @@ _TAKE: Final = """
            state = 'processing',
            due_at = :due_at,
            worker = :worker,
-           started_at = :now,
-           progress = NULL,
-           note = NULL
+           started_at = :now
      WHERE id IN (SELECT value FROM json_each(:ids))
 """
 _FREE_KEYS: Final = """

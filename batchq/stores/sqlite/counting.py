@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
+from operator import attrgetter
 from typing import Final
 
-import attrs
-
+from batchq.core.record import Tally
 from batchq.core.tallying import Counting
 
 __all__ = ["write_counts"]
+
+_FIELDS: Final = Tally.__struct_fields__[2:]  # without queue and minute
+_added: Final = attrgetter(*_FIELDS)
 
 _TALLY: Final = """
     INSERT INTO batchq_tallies
@@ -38,6 +41,6 @@ def write_counts(connection: sqlite3.Connection, counting: Counting) -> None:
     """Write what was counted, in the transaction that it was counted in."""
     minute = counting.minute
     for queue, count in counting.queues.items():
-        connection.execute(_TALLY, (minute, queue, *attrs.astuple(count)))
+        connection.execute(_TALLY, (minute, queue, *_added(count)))
     for (queue, state), jobs in counting.totals.items():
         connection.execute(_TOTAL, (queue, state.value, jobs))

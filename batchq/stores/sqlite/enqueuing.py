@@ -9,7 +9,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from operator import attrgetter
+from operator import itemgetter
 from typing import Any, Final
 
 import attrs
@@ -38,11 +38,11 @@ _INSERT_WHOLE: Final = f"""
 """  # noqa: S608 - constants
 # The join goes from what is wanted, through the index of keys that are held.
 _HOLDERS: Final = """
-    SELECT handler, key, id, key_scope, key_until
+    SELECT handler, batchq_jobs.key, batchq_jobs.id, key_scope, key_until
       FROM json_each(:keys) AS wanted
            CROSS JOIN batchq_jobs INDEXED BY batchq_jobs_held_key
      WHERE handler = wanted.value ->> 0
-       AND key = wanted.value ->> 1
+       AND batchq_jobs.key = wanted.value ->> 1
        AND holds_key = 1
 """
 _FREE: Final = """
@@ -50,9 +50,7 @@ _FREE: Final = """
 """
 _REPLACE: Final = "UPDATE batchq_jobs SET payload = CAST(? AS TEXT), due_at = ? WHERE id = ?"
 
-_plain: Final = attrgetter("key", "expires", "tags")
-_PLAIN: Final = (None, None, ())
-_queue: Final = attrgetter("queue")
+_queue: Final = itemgetter(1)
 
 
 @attrs.frozen
@@ -76,10 +74,17 @@ def enqueue(
         return ()
     row = connection.execute(_LAST_ID).fetchone()
     first = 1 if row is None else row[0] + 1
-    if {*map(_plain, jobs)} != {_PLAIN}:
+    now = counting.now
+    rows = [
+        (id_, job.queue, job.handler, job.priority, now + job.delay, job.max_attempts, now,
+         job.payload)
+        for id_, job in enumerate(jobs, first)
+        if job.key is None and job.expires is None and not job.tags
+    ]  # fmt: skip
+    if len(rows) < len(jobs):
         return _enqueue_whole(connection, jobs, first=first, counting=counting)
-    _insert(connection, _rows(enumerate(jobs, first), counting.now))
-    _count(counting, jobs)
+    _insert(connection, rows)
+    _count(counting, rows)
     return [*map(Enqueued, range(first, first + len(jobs)))]
 
 
@@ -98,14 +103,6 @@ def free_keys(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
         connection.execute(_FREE, {"ids": msgspec.json.encode(ids).decode()})
 
 
-def _rows(jobs: Iterable[tuple[int, NewJob]], now: float) -> list[tuple[Any, ...]]:
-    return [
-        (id_, job.queue, job.handler, job.priority, now + job.delay, job.max_attempts, now,
-         job.payload)
-        for id_, job in jobs
-    ]  # fmt: skip
-
-
 def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
     start = 0
     for at_once, statement in _MANY:
@@ -115,8 +112,8 @@ def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> 
             start += at_once
 
 
-def _count(counting: Counting, jobs: Sequence[NewJob]) -> None:
-    for queue, stored in Counter(map(_queue, jobs)).items():
+def _count(counting: Counting, rows: Sequence[tuple[Any, ...]]) -> None:
+    for queue, stored in Counter(map(_queue, rows)).items():
         counting.of(queue).enqueued += stored
 
 
@@ -167,23 +164,24 @@ def _enqueue_whole(
     keyed = _Keyed(find_holders(connection, keys) if keys else {}, counting.now, first)
     answers = [keyed.answer(job) for job in jobs]
     free_keys(connection, keyed.freed)
-    plain = _rows(keyed.fresh, counting.now)
-    more = [_more(job, counting.now) for _, job in keyed.fresh]
-    connection.executemany(
-        _INSERT_WHOLE, [row + rest for row, rest in zip(plain, more, strict=True)]
-    )
+    rows = [_whole(id_, job, counting.now) for id_, job in keyed.fresh]
+    connection.executemany(_INSERT_WHOLE, rows)
     connection.executemany(_REPLACE, keyed.replaced)
-    _count(counting, [job for _, job in keyed.fresh])
+    _count(counting, rows)
     return answers
 
 
-def _more(job: NewJob, now: float) -> tuple[Any, ...]:
+def _whole(id_: int, job: NewJob, now: float) -> tuple[Any, ...]:
     expires_at = None if job.expires is None else now + job.expires
     tags = msgspec.json.encode(job.tags).decode() if job.tags else None
     key = job.key
-    if key is None:
-        return expires_at, tags, None, None, None, None
-    return expires_at, tags, key.text, key.scope.value, _until(key, now), 1
+    held: tuple[Any, ...] = (None, None, None, None)
+    if key is not None:
+        held = key.text, key.scope.value, _until(key, now), 1
+    return (
+        id_, job.queue, job.handler, job.priority, now + job.delay, job.max_attempts, now,
+        job.payload, expires_at, tags, *held,
+    )  # fmt: skip
 
 
 def _until(key: JobKey, now: float) -> float | None:

@@ -24,6 +24,7 @@ _TABLES: Final = {
             "batchq_jobs",
             "batchq_meta",
             "batchq_migrations",
+            "batchq_notes",
             "batchq_queues",
             "batchq_tallies",
             "batchq_totals",

@@ -71,7 +71,11 @@ _CURRENT: Final = """
        AND state = 'processing'
 """
 _NOTE: Final = """
-    UPDATE batchq_jobs SET progress = coalesce(?, progress), note = coalesce(?, note) WHERE id = ?
+    INSERT INTO batchq_notes (progress, note, job, attempt) VALUES (?, ?, ?, ?)
+        ON CONFLICT (job) DO UPDATE
+       SET progress = coalesce(excluded.progress, iif(attempt = excluded.attempt, progress, NULL)),
+           note = coalesce(excluded.note, iif(attempt = excluded.attempt, note, NULL)),
+           attempt = excluded.attempt
 """
 
 
@@ -144,6 +148,7 @@ class Orders:
                         note.progress,
                         None if note.message is None else storable(note.message),
                         note.receipt.job_id,
+                        note.receipt.attempt,
                     )
                     for note, counted in zip(notes, counts, strict=True)
                     if counted

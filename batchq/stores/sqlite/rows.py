@@ -19,6 +19,7 @@ ROW: Final = """
 IDS: Final = "WHERE id IN (SELECT value FROM json_each(:ids))"
 _FORGET: Final = f"DELETE FROM batchq_jobs {IDS}"  # noqa: S608 - constants
 _FORGET_ERRORS: Final = "DELETE FROM batchq_errors WHERE job IN (SELECT value FROM json_each(:ids))"
+_FORGET_NOTES: Final = "DELETE FROM batchq_notes WHERE job IN (SELECT value FROM json_each(:ids))"
 
 
 class Row(NamedTuple):
@@ -58,10 +59,10 @@ class Row(NamedTuple):
 
 
 def forget(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
-    """Delete jobs, and their failures."""
+    """Delete jobs, and what is kept of them."""
     if ids:
-        connection.execute(_FORGET_ERRORS, {"ids": as_json(ids)})
-        connection.execute(_FORGET, {"ids": as_json(ids)})
+        for statement in (_FORGET_ERRORS, _FORGET_NOTES, _FORGET):
+            connection.execute(statement, {"ids": as_json(ids)})
 
 
 def as_json(ids: Sequence[int]) -> str:

@@ -41,9 +41,7 @@ _TABLES: Final = (
         key_scope TEXT,
         key_until REAL,
         holds_key INTEGER,  -- 1, or NULL
-        progress REAL,
         reason TEXT,
-        note TEXT,
         tags TEXT,
         value TEXT,
         payload TEXT NOT NULL
@@ -71,6 +69,15 @@ _TABLES: Final = (
     CREATE INDEX batchq_jobs_key
         ON batchq_jobs (key, id)
      WHERE key IS NOT NULL
+    """,
+    # Beside the job: what is said of it every second must not write its payload anew.
+    """
+    CREATE TABLE batchq_notes (
+        job INTEGER PRIMARY KEY,
+        attempt INTEGER NOT NULL,
+        progress REAL,
+        note TEXT
+    ) STRICT
     """,
     """
     CREATE TABLE batchq_queues (

@@ -3,17 +3,19 @@
 What holds at every step: no job is lost, and each is in one state (J1); no receipt is
 handed out twice (J2); a settlement applies once, a stale one never, and neither touches
 its neighbours (J3, J4); attempts add up and end (J5); claims come in order, neither early
-nor late (J6, J14); bytes come back as they went in (J17); pages are whole (J19).
+nor late (J6, J14); of a paused queue there are none (J8); a key is held by one job (J9);
+what is asked to stop never waits again (J13); what is cleaned was old, and leaves nothing
+behind (J15); bytes come back as they went in (J17); pages are whole (J19); a suspect comes
+alone (J21).
 """
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -28,53 +30,31 @@ from batchq.core.job import (
     Settlement,
     Verdict,
 )
-from batchq.core.record import Failure, JobFilter, WorkerRecord
+from batchq.core.record import Failure, JobFilter, Tally, WorkerRecord
 from batchq.stores.base import Store
-from tests.stores.kit import MEMORY, SQLITE, StoreKind
-from tests.stores.model import Model, Row
-
-QUEUES = st.sampled_from(["mail", "other"])
-HANDLERS = st.sampled_from(["send", "resize"])
-WORKERS = st.sampled_from(["ada", "bob"])
-SECONDS = st.sampled_from([0.0, 0.25, 1.0, 4.0])
-LEASES = st.sampled_from([0.25, 1.0, 4.0])
-LIMITS = st.sampled_from([1, 2, 3, 100])
-MESSAGES = st.sampled_from(["boom", "", "ünïcödé \x00 \n"])
-STATUSES = st.sampled_from(
-    [None, "pending", "processing", "completed", "failed", "scheduled", "retrying", "stalled"]
+from batchq.testing.conformance.draws import (
+    FILTERS,
+    LEASES,
+    LIMITS,
+    MESSAGES,
+    NEW_JOBS,
+    REQUESTS,
+    SECONDS,
+    WORKERS,
 )
+from batchq.testing.conformance.kit import StoreKind
+from batchq.testing.conformance.model import Model
+from batchq.testing.conformance.rows import Row
 
-NEW_JOBS = st.builds(
-    NewJob,
-    queue=QUEUES,
-    handler=HANDLERS,
-    payload=st.binary(max_size=4),
-    priority=st.sampled_from([0, 2, 9]),
-    delay=SECONDS,
-    max_attempts=st.sampled_from([1, 2, 3, None]),
-)
-REQUESTS = st.builds(
-    ClaimRequest,
-    queue=QUEUES,
-    handlers=st.lists(HANDLERS, max_size=2).map(tuple),
-    limit=LIMITS,
-    lease=LEASES,
-    worker=WORKERS,
-    suspect=st.booleans(),
-)
-
-
-def as_row(failure: Failure) -> Row:
-    return {
-        "attempt": failure.attempt,
-        "at": failure.at,
-        "message": failure.line.message,
-        "worker": failure.worker,
-    }
+__all__ = ["StoreMachine"]
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Drives a store beside the model, group by group."""
+    """Drives a store beside the model, group by group.
+
+    Attributes:
+        kind: which store; a subclass says it.
+    """
 
     kind: ClassVar[StoreKind]
 
@@ -84,6 +64,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.issued: list[Receipt] = []
         self.folder = tempfile.TemporaryDirectory()
         self.store: Store = self.kind.open(Path(self.folder.name), lambda: self.model.now)
+        self.lasting = self.store.info().durability != "memory"
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
@@ -93,6 +74,8 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(seconds=SECONDS)
     def time_passes(self, seconds: float) -> None:
         self.model.now += seconds
+
+    # ---- Groups
 
     @rule(jobs=st.lists(NEW_JOBS, min_size=1, max_size=6), worker=WORKERS)
     def enqueue(self, jobs: list[NewJob], worker: str) -> None:
@@ -142,39 +125,42 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def the_store_is_opened_again(self) -> None:
-        if self.kind.lasting:
+        if self.lasting:
             self.store.close()
             self.store = self.kind.open(Path(self.folder.name), lambda: self.model.now)
 
-    @rule(status=STATUSES, queue=st.none() | QUEUES, handler=st.none() | HANDLERS, size=LIMITS)
-    def people_list_jobs(
-        self, status: str | None, queue: str | None, *, handler: str | None, size: int
-    ) -> None:
-        where = JobFilter(status=status, queue=queue, handler=handler)
+    # ---- What people read
+
+    @rule(where=FILTERS, size=LIMITS, newest_first=st.booleans())
+    def people_list_jobs(self, where: JobFilter, size: int, *, newest_first: bool) -> None:
         listed: list[int] = []
-        while page := self.store.find(where, after=listed[-1] if listed else 0, limit=size):
+        after: int | None = None
+        while page := self.store.find(where, after=after, limit=size, newest_first=newest_first):
+            assert len(page) <= size
             assert not {job.id for job in page} & set(listed)
             listed += [job.id for job in page]
-        assert listed == self.model.find(status, queue, handler)
+            after = listed[-1]
+        assert listed == list(self.model.find(where))[:: -1 if newest_first else 1]
 
     @precondition(lambda self: self.model.errors)
-    @rule(data=st.data(), limit=LIMITS)
-    def people_look_at_one_job(self, data: st.DataObject, limit: int) -> None:
+    @rule(data=st.data(), where=FILTERS, limit=LIMITS)
+    def people_look_at_failures(self, data: st.DataObject, where: JobFilter, *, limit: int) -> None:
         job_id = data.draw(st.sampled_from(sorted(self.model.errors)))
-        failures = [as_row(failure) for failure in self.store.errors(job_id, limit=limit)]
+        failures = [_as_row(failure) for failure in self.store.errors(job_id, limit=limit)]
         assert failures == self.model.errors[job_id][::-1][:limit]
+        found = [failure.job_id for failure in self.store.errors(where=where, limit=10_000)]
+        expected = [id_ for id_ in self.model.find(where) for _ in self.model.errors.get(id_, [])]
+        assert sorted(found) == sorted(expected)
 
     @invariant()
     def each_job_is_as_the_model_has_it(self) -> None:
         if not hasattr(self, "store"):
             return
         ids = list(self.model.jobs)
-        records = self.store.get([*ids, len(ids) + 1])
+        records = self.store.get([*ids, self.model.last_id + 1])
         assert records.pop() is None
         stored = [msgspec.structs.asdict(record) for record in records if record is not None]
-        assert [{**job, "state": job["state"].value} for job in stored] == list(
-            self.model.jobs.values()
-        )
+        assert [_plain(job) for job in stored] == list(self.model.jobs.values())
         for job in stored:
             assert 0 <= job["refunds"] <= job["attempt"] == self.model.claims[job["id"]]
             limit = job["max_attempts"]
@@ -194,25 +180,41 @@ class StoreMachine(RuleBasedStateMachine):
         assert times == sorted(times, reverse=True)
         errors: dict[int, list[Row]] = {}
         for failure in reversed(failures):
-            errors.setdefault(failure.job_id, []).append(as_row(failure))
+            errors.setdefault(failure.job_id, []).append(_as_row(failure))
         assert errors == self.model.errors
+
+    @invariant()
+    def what_is_counted_is_as_the_model_has_it(self) -> None:
+        if not hasattr(self, "store"):
+            return
         assert {worker.worker: worker for worker in self.store.workers()} == {
-            name: WorkerRecord(name, row["commits"], row["batches"], row["seen_at"])
+            name: WorkerRecord(name, row["commits"], row["batches"], row["seen_at"], row["beat"])
             for name, row in self.model.workers.items()
         }
+        paused = {queue.queue: queue.paused for queue in self.store.queues()}
+        assert paused == self.model.paused
+        tallies: list[Tally] = [
+            Tally(queue=queue, minute=minute, **added)  # type: ignore[arg-type]  # counts
+            for (queue, minute), added in self.model.tallies.items()
+        ]
+        assert sorted(tallies, key=lambda tally: (tally.minute, tally.queue)) == (
+            self.store.tally(0)
+        )
+
+    # ---- Within
 
     def commit(self, group: Group) -> None:
         answers = self.store.commit(group)
         settled, extended, enqueued, claimed = self.model.commit(group)
         assert [answer.value for answer in answers.settle] == settled
         assert [[answer.value for answer in part] for part in answers.extend] == extended
-        assert [stored.id for stored in answers.enqueue] == enqueued
+        assert [(stored.id, stored.fresh) for stored in answers.enqueue] == enqueued
         assert len(answers.claim) == len(claimed)
         for answer, expected in zip(answers.claim, claimed, strict=True):
             receipts = [job.receipt for job in answer.jobs]
-            assert [msgspec.structs.astuple(receipt) for receipt in receipts] == expected[
-                "receipts"
-            ]
+            pairs = [msgspec.structs.astuple(receipt) for receipt in receipts]
+            assert pairs == expected["receipts"]
+            assert [job.suspect for job in answer.jobs] == expected["suspects"]
             assert (answer.buried, answer.wait) == (expected["buried"], expected["wait"])
             assert not set(receipts) & set(self.issued)
             self.issued += receipts
@@ -226,6 +228,11 @@ class StoreMachine(RuleBasedStateMachine):
         assert job.max_attempts == stored["max_attempts"]
         assert 1 <= job.used <= job.receipt.attempt
         assert job.max_attempts is None or job.used <= job.max_attempts
+
+    def ids(self) -> st.SearchStrategy[list[int]]:
+        """Draw ids, mostly of jobs there are; the same one twice, now and then."""
+        known = sorted(self.model.jobs) or [1]
+        return st.lists(st.sampled_from([*known, *known[-6:], 9_999]), max_size=4)
 
     def receipts(self) -> st.SearchStrategy[Receipt]:
         """Draw a receipt: mostly a late one, seldom one that nobody was given."""
@@ -248,18 +255,19 @@ class StoreMachine(RuleBasedStateMachine):
         return st.lists(held, max_size=2)
 
 
-class MemoryMachine(StoreMachine):
-    kind = MEMORY
+def _as_row(failure: Failure) -> Row:
+    return {
+        "attempt": failure.attempt,
+        "at": failure.at,
+        "message": failure.line.message,
+        "worker": failure.worker,
+    }
 
 
-class SqliteMachine(StoreMachine):
-    kind = SQLITE
-
-
-TestMemory = MemoryMachine.TestCase
-TestSqlite = SqliteMachine.TestCase
-# Each history makes a database, which takes most of the time: a fifth of them will do, for
-# the memory store goes through all against the same model.
-TestSqlite.settings = settings(
-    TestSqlite.settings, max_examples=max(50, settings().max_examples // 5)
-)
+def _plain(job: dict[str, Any]) -> Row:
+    scope = job["key_scope"]
+    return {
+        **job,
+        "state": job["state"].value,
+        "key_scope": None if scope is None else scope.value,
+    }
