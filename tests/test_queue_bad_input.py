@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import pytest
 import trio
+import trio.testing
 
 from batchq import (
     AdaptiveBatchSize,
@@ -16,6 +19,7 @@ from batchq import (
     Backoff,
     BatchedQueue,
     ContractError,
+    DuplicateKey,
     Hooks,
     OptionError,
     Persistence,
@@ -47,7 +51,7 @@ ALONE: Final[dict[str, list[Any]]] = {
     "batch_size": [1, 3, AdaptiveBatchSize(max_size=10)],
     "flush_interval": [0, 0.5, math.inf, None],
     "weigh": [len],
-    "max_batch_weight": [0.5, 4, math.inf],
+    "max_batch_weight": [1, 4, math.inf],
     "oversize": ["reject", "alone"],
     "priority_levels": [2, 1000],
     "default_priority": [0],
@@ -109,6 +113,64 @@ async def test_each_option_works_alone(option: str, value: object, autojump_cloc
     assert [it.value for it in results if it.success] == (
         ["a1", "b1", "a1", "b1", "c1"] if shared else ["a1", "b1", "b2", "c1"]
     )
+
+
+CLASHES: Final = {
+    frozenset({"ordered", "priority_levels"}),
+    frozenset({"ordered", "batching_strategy"}),
+    frozenset({"ordered", "partition_concurrency"}),
+}
+
+
+@pytest.mark.parametrize("option", ALONE)
+def test_each_option_works_with_every_other_one(option: str) -> None:
+    """Each item leaves once, whatever two options say of it; or they are refused together."""
+    for other in ALONE:
+        if other > option:
+            for value, another in itertools.product(ALONE[option], ALONE[other]):
+                clashes = live_with({option: value, other: another})
+                assert not clashes or frozenset({option, other}) in CLASHES
+
+
+def live_with(options: dict[str, Any]) -> bool:
+    """Lead a queue's life with these options; tell whether they were refused together."""
+    try:
+        batched(echo, **options)
+    except OptionError as error:
+        text = str(error)
+        return all(name in text for name in options)
+    trio.run(a_busy_minute, options, clock=trio.testing.MockClock(autojump_threshold=0))
+    return False
+
+
+async def a_busy_minute(options: dict[str, Any]) -> None:
+    """Let items come, fail, be cancelled and leave; see that the numbers add up."""
+
+    def answer(batch: Batch[str]) -> list[Any]:
+        if "e1" in batch and batch.attempt == 1:
+            raise OSError("once")
+        return [ValueError(item) if item == "a2" else item for item in batch]
+
+    calls = Calls(answer, takes=0.25)
+    storage = {"persistence": Persistence(storage=FaultyStorage())}
+    fresh = storage if "persistence" in options else {}
+    async with batched(calls, **{"hooks": UNLOGGED} | options | fresh) as queue:
+        gone = await queue.enqueue("x1", delay=5)
+        entries = await queue.enqueue_many(["b1", "c1"])
+        for item, delay in (("a1", 0.0), ("a2", 0.0), ("d1", 1.0), ("e1", 0.0), ("e2", 0.0)):
+            with suppress(DuplicateKey):
+                entries.append(await queue.enqueue(item, delay=delay))
+        await trio.sleep(0.5)
+        assert gone.cancel()
+        await queue.flush()
+        await queue.enqueue("g1")
+    stats = queue.stats(recount=True)
+    assert all(entry.settled for entry in entries)
+    assert stats.outstanding == stats.size == stats.running == 0
+    ended = stats.succeeded + stats.failed + stats.dropped + stats.cancelled + stats.expired
+    assert ended + stats.closed == stats.enqueued
+    assert stats.closed == stats.dropped == stats.expired == 0
+    assert stats.cancelled == 1
 
 
 # ---- What is said of one item.
