@@ -12,14 +12,17 @@ import time
 from pathlib import Path
 from typing import Final
 
-from batchq import Backoff, Job, JobHooks, QueueManager, Result, RetryPolicy
-from tests.crash.fate import LEASE, MAX_ATTEMPTS, fate
+import trio
 
-__all__ = ["append", "manager", "many", "one", "side_file"]
+from batchq import Backoff, Job, JobHooks, QueueManager, Result, RetryPolicy
+from tests.crash.fate import LEASE, MAX_ATTEMPTS, SLOW, fate
+
+__all__ = ["append", "manager", "many", "one", "side_file", "slow"]
 
 _RETRY: Final = RetryPolicy(
     max_retries=MAX_ATTEMPTS - 1, backoff=Backoff(initial_delay=0.02, max_delay=0.2)
 )
+_SLOW: Final = float(os.environ.get("BATCHQ_CRASH_SECONDS", SLOW))
 _FOLDER: Final = Path(os.environ["BATCHQ_CRASH_FOLDER"])
 
 
@@ -53,9 +56,9 @@ def _lost(job: Job[int]) -> None:
 
 manager = QueueManager(
     os.environ["BATCHQ_URL"],
-    lease=LEASE,
+    lease=float(os.environ.get("BATCHQ_CRASH_LEASE", LEASE)),
     poll_interval=0.1,
-    grace=5.0,
+    grace=float(os.environ.get("BATCHQ_CRASH_GRACE", "5")),
     hooks=JobHooks(on_processed=_processed, on_retry=_retried, on_lease_lost=_lost),
 )
 
@@ -81,6 +84,15 @@ async def one(jobs: list[Job[int]]) -> list[Result[object]]:
     append(_RUNS, [f"{_ME} {job.id} {job.attempt}"])
     if fate(job.payload) == "raise":
         raise RuntimeError("raised, as planned")
+    return [_result(job)]
+
+
+@manager.batch_handler(name="slow", batch_size=1, concurrency=4, retry=_RETRY)
+async def slow(jobs: list[Job[int]]) -> list[Result[object]]:
+    """Take longer than a stop allows."""
+    [job] = jobs
+    append(_RUNS, [f"{_ME} {job.id} {job.attempt}"])
+    await trio.sleep(_SLOW)
     return [_result(job)]
 
 

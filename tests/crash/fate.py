@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["LEASE", "MAX_ATTEMPTS", "fate"]
+__all__ = ["LEASE", "MAX_ATTEMPTS", "SLOW", "fate"]
 
 LEASE: Final = 1.0
 MAX_ATTEMPTS: Final = 6
+SLOW: Final = 1.5
 
 
 def fate(number: int) -> str:

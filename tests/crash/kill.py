@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -103,10 +103,12 @@ class Company:
     Attributes:
         folder: where the database and the side files are.
         workers: how many of them there are.
+        surroundings: environment variables besides the usual ones.
     """
 
     folder: Path
     workers: int
+    surroundings: Mapping[str, str] = attrs.field(factory=dict)
     _processes: list[subprocess.Popen[bytes]] = attrs.field(factory=list, init=False)
     _tails: dict[str, Tail] = attrs.field(factory=dict, init=False)
 
@@ -132,6 +134,7 @@ class Company:
                     **os.environ,
                     "BATCHQ_URL": self.url,
                     "BATCHQ_CRASH_FOLDER": str(self.folder),
+                    **self.surroundings,
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -160,6 +163,14 @@ class Company:
         """Kill this one, and start another in its place."""
         self._processes[place].kill()
         self._processes[place].wait()
+        self.replace(place)
+
+    def process(self, place: int) -> subprocess.Popen[bytes]:
+        """Return the one that is in this place now."""
+        return self._processes[place]
+
+    def replace(self, place: int) -> None:
+        """Start another in the place of one that has ended."""
         self._processes[place] = self._spawn(place)
 
     @contextmanager
@@ -180,9 +191,11 @@ class Company:
         """End the producer, let the workers do what is left, and end them in order."""
         self._processes[0].kill()
         self._processes.pop(0).wait()
-        deadline = time.monotonic() + _PATIENCE
         with closing(open_store(self.url)) as store:
-            while _left(store.counts()) and time.monotonic() < deadline:
+            fewest, deadline = _left(store.counts()), time.monotonic() + _PATIENCE
+            while (left := _left(store.counts())) and time.monotonic() < deadline:
+                if left < fewest:
+                    fewest, deadline = left, time.monotonic() + _PATIENCE
                 self.check()
                 time.sleep(0.1)
         for process in self._processes:

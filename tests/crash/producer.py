@@ -11,10 +11,12 @@ import os
 
 import trio
 
-from tests.crash.app import append, manager, many, one, side_file
+from tests.crash.app import append, manager, many, one, side_file, slow
 
 _PACE = 0.02
 _BULK = 12
+_PACE_OF_SLOW_ONES = float(os.environ.get("BATCHQ_CRASH_PACE", "0.25"))
+_SLOW = int(os.environ.get("BATCHQ_CRASH_SLOW", "0"))  # tasks that store jobs that take long
 
 
 async def _singles(numbers: itertools.count[int], file: int) -> None:
@@ -32,11 +34,18 @@ async def _bulks(numbers: itertools.count[int], file: int) -> None:
         await trio.sleep(_PACE)
 
 
+async def _slow_ones(numbers: itertools.count[int], file: int) -> None:
+    while True:
+        job = await slow.enqueue(next(numbers))
+        append(file, [f"{os.getpid()} {job.id}"])
+        await trio.sleep(_PACE_OF_SLOW_ONES)
+
+
 async def _produce(parent: int) -> None:
     file = side_file("acks")
     numbers = itertools.count(1)
     async with manager, trio.open_nursery() as nursery:
-        for task in (_singles, _singles, _bulks, _bulks):
+        for task in (_singles, _singles, _bulks, _bulks, *[_slow_ones] * _SLOW):
             nursery.start_soon(task, numbers, file)
         while os.getppid() == parent:  # noqa: ASYNC110 - no event tells of a parent's death
             await trio.sleep(0.5)

@@ -57,3 +57,16 @@ def test_four_processes_that_write_at_once_take_turns() -> None:
     report = proved("contention", "--short")
     assert report["errors"] == 0
     assert len(report["commits"]) == 4
+
+
+def test_workers_that_are_told_to_stop_leave_nothing_behind() -> None:
+    report = proved("sigterm", "--short", "--seed", "1")
+    assert report["stops"] == 6
+    assert report["refunded"] > 0
+
+
+@needs_shim
+def test_leases_and_delays_do_not_follow_the_wall_clock() -> None:
+    report = proved("clock", "--short")
+    assert [report[part]["steps"] for part in ("calm", "kills")] == [5, 5]
+    assert report["kills"]["longest_lease_of_the_dead_s"] > 0
