@@ -33,6 +33,7 @@ from batchq.core.batch import Batch
 from batchq.core.job import Answers, Group
 from batchq.core.result import Result
 from batchq.errors import StoreError
+from batchq.hooks import Hooks
 from batchq.nest import Nest
 from batchq.queue import BatchedQueue
 from batchq.stores.base import Store, Waits
@@ -213,6 +214,7 @@ class Ledger:
             flush_interval=0.0,
             max_queue_size=None,
             shutdown_timeout=None,
+            hooks=Hooks(on_error=_known),
         )
         with trio.CancelScope(shield=True):
             async with queue:
@@ -266,6 +268,10 @@ class Ledger:
         except LookupError:
             self._limiter.set(limiter := trio.CapacityLimiter(1))
             return limiter
+
+
+def _known(_: Exception) -> None:
+    """Say nothing of an error of a commit: it is raised where the command was submitted."""
 
 
 def _merge(groups: Sequence[Group]) -> Group:

@@ -191,3 +191,15 @@ async def test_batches_are_counted_with_the_commit_that_follows_even_after_one_t
     ledger.commit_now(Group(enqueue=[new_job()]))
     [worker] = store.workers()
     assert (worker.worker, worker.commits, worker.batches) == (ledger.worker, 2, 4)
+
+
+async def test_an_error_of_the_store_is_told_to_whoever_submitted_and_to_nobody_else(
+    store: WatchedStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = Ledger(store)
+    async with ledger.open():
+        for error in (StoreFull("no space"), RuntimeError("a bug")):
+            store.trouble = [error]
+            with pytest.raises(type(error)):
+                await ledger.submit(Group(enqueue=[new_job()]))
+    assert caplog.records == []

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.crash import full
 from tests.crash.shim import why_not
 
 ROOT = Path(__file__).parents[2]
@@ -70,3 +71,10 @@ def test_leases_and_delays_do_not_follow_the_wall_clock() -> None:
     report = proved("clock", "--short")
     assert [report[part]["steps"] for part in ("calm", "kills")] == [5, 5]
     assert report["kills"]["longest_lease_of_the_dead_s"] > 0
+
+
+@pytest.mark.skipif(full.why_not() is not None, reason=str(full.why_not()))
+def test_a_disk_that_is_full_refuses_and_goes_on() -> None:
+    report = proved("full", "--short")
+    assert report["refused"] > 0
+    assert report["told"].keys() == {"StoreFull"}
