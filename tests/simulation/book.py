@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import attrs
 import msgspec
@@ -94,6 +95,8 @@ class Book:
         tell_words: is told of every event, in words; None: nobody is.
         clock: the host's time, for that [s].
         paused: queues of which nothing may be claimed.
+        is_well: tells whether a process has got its turns for some time now.
+        running: receipts that handlers are running for now.
         quiet_since: no lease may run out any more from then on [s, the host's time]; None:
             faults are still at work.
     """
@@ -108,6 +111,8 @@ class Book:
     most: Mapping[str, int] = attrs.field(factory=dict)
     said: dict[Receipt, set[Verdict]] = attrs.field(factory=dict)
     runs: Counter[int] = attrs.field(factory=Counter)
+    is_well: Callable[[str], bool] = lambda _: False
+    running: set[Receipt] = attrs.field(factory=set)
     quiet_since: float | None = None
     paused: set[str] = attrs.field(factory=set)
     closed: bool = False
@@ -349,6 +354,9 @@ class Book:
     def _run_out(self, row: Row, when: float) -> None:
         """Enter that a lease ran out, at `when` [s, the host's time]."""
         self.ran_out += 1
+        receipt, holder = Receipt(row.id, row.attempt), row.holder or ""
+        if receipt in self.running and self.is_well(holder):
+            self.complain(f"{holder} still runs {receipt}, whose lease ran out")
         if self.quiet_since is not None and when > self.quiet_since:
             self.complain(f"the lease of job {row.id} ran out at {when:.3f} s: nothing is wrong")
 
@@ -386,6 +394,15 @@ class Book:
         if row is not None:
             self.runs[row.key] += 1
         self.said[receipt] = {Verdict.RELEASE}
+
+    @contextmanager
+    def run(self, receipts: Sequence[Receipt]) -> Iterator[None]:
+        """Enter that a handler runs for these as long as the block lasts."""
+        self.running.update(receipts)
+        try:
+            yield
+        finally:
+            self.running.difference_update(receipts)
 
     def raised(self, receipts: Iterable[Receipt]) -> None:
         """Enter that a call for many raised: it may be made again, in parts."""

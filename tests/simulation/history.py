@@ -20,6 +20,7 @@ from tests.simulation.machine import Machine
 from tests.simulation.plan import Event, Plan, draw_plan
 from tests.simulation.program import Incarnation, World
 from tests.simulation.road import ERRORS
+from tests.simulation.standing import guarded
 
 __all__ = ["Report", "live"]
 
@@ -67,7 +68,7 @@ def live(seed: int, folder: Path, *, tell: Callable[[str], object] | None = None
         book = Book(clock=lambda: host.now, tell_words=tell)
         machine = Machine(host, folder if plan.sqlite else None)
         world = World(plan, draw, host, machine, book)
-        with machine.clocks():
+        with machine.clocks(), guarded(host, guards=plan.guards):
             history = _History(world)
             try:
                 history.live()
@@ -99,6 +100,7 @@ class _History:
     def live(self) -> None:
         """Let it happen, and see what is there at the end."""
         world, host = self._world, self._world.host
+        world.book.is_well = self._is_well
         if world.plan.calm:  # in trouble a settlement that failed holds its job for longer
             world.book.most = world.plan.most_held()
         for place in range(world.plan.processes):
@@ -147,6 +149,11 @@ class _History:
         host.run(lambda: not any(life.alive for life in self.lives), host.now + _STOPPING)
         for life in self.lives:
             self._look_at_end(life)
+
+    def _is_well(self, name: str) -> bool:
+        [life] = [life for life in self.lives if life.name == name]
+        thawed = self._world.host.now - life.process.frozen_until
+        return life.alive and thawed > self._world.plan.lease
 
     def _is_finished(self) -> bool:
         still = any(life.alive and life.producing for life in self.lives)

@@ -63,12 +63,14 @@ class Host:
         now: the time [s].
         processes: all that were started, dead ones included.
         turns: turns that processes have had [count].
+        current: the process whose turn it is; None: nobody's.
     """
 
     draw: random.Random
     now: float = 0.0
     processes: list[Process] = attrs.field(factory=list)
     turns: int = 0
+    current: Process | None = None
     _agenda: list[tuple[float, int, Callable[[], object]]] = attrs.field(factory=list)
     _numbers: Iterator[int] = attrs.field(factory=itertools.count)
 
@@ -241,6 +243,7 @@ class Process:
     def _entered(self) -> Iterator[None]:
         """Put this process's run in the place of whichever was there."""
         context = GLOBAL_RUN_CONTEXT.__dict__
+        before, self._host.current = self._host.current, self
         outside, hooks = dict(context), sys.get_asyncgen_hooks()
         context.clear()
         context.update(self._context)
@@ -248,6 +251,7 @@ class Process:
         try:
             yield
         finally:
+            self._host.current = before
             self._context = dict(context)
             self._hooks = sys.get_asyncgen_hooks()
             context.clear()

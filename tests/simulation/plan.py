@@ -73,6 +73,8 @@ class Plan:
         concurrency: of all queues.
         prefetch: of all queues.
         max_retries: of all handlers.
+        guards: whether a thread keeps the leases of a process that stands still.
+        disk: how long a commit takes at the most, while all is well [s].
         timeout: of the plain handlers [s]; None is no limit.
         calm: no faults at all: then nothing may go wrong.
         events: what happens, by time.
@@ -91,6 +93,8 @@ class Plan:
     concurrency: int
     prefetch: int
     max_retries: int
+    guards: bool
+    disk: float
     timeout: float | None
     calm: bool
     events: Sequence[Event]
@@ -123,6 +127,8 @@ def draw_plan(seed: int, draw: random.Random) -> Plan:
         concurrency=draw.randint(1, 4),
         prefetch=draw.choice((0, 0, 1)),
         max_retries=draw.randint(0, 3),
+        guards=draw.random() < 0.5,
+        disk=draw.choice((0.01, 0.01, 0.2)),
         timeout=draw.choice((None, None, 1.0, 5.0)),
         calm=calm,
         events=[] if calm else _events(draw, processes, duration, lease=lease, sqlite=sqlite),

@@ -21,6 +21,7 @@ from tests.simulation.host import Host, Process
 from tests.simulation.machine import Machine
 from tests.simulation.plan import Fate, Plan, draw_fate
 from tests.simulation.road import BUG, Door, Road, Weather
+from tests.simulation.standing import stand_still
 
 __all__ = ["Incarnation", "Order", "World"]
 
@@ -111,7 +112,12 @@ class Incarnation:
         self._running: dict[int, Receipt] = {}
         self.door = Door(world.machine.open_store(), name, world.host, world.book, world.weather)
         self.road = Road(
-            self.door, world.draw, self.kill, die_at=die_at, die_before=world.draw.random() < 0.5
+            self.door,
+            world.draw,
+            world.plan.disk,
+            self.kill,
+            die_at=die_at,
+            die_before=world.draw.random() < 0.5,
         )
         self.process = Process(world.host, name, self._main)
 
@@ -201,6 +207,10 @@ class Incarnation:
     async def _run(self, key: int) -> Any:  # noqa: ANN401 - whatever it is fated to return
         """Be the handler of one job."""
         receipt = self._running[key]
+        with self._world.book.run([receipt]):
+            return await self._run_one(key, receipt)
+
+    async def _run_one(self, key: int, receipt: Receipt) -> Any:  # noqa: ANN401 - as above
         if self._world.plan.timeout is not None:
             self._world.book.say(receipt, Verdict.RELEASE, *_FAILS)
         fate = self._fate(key)
@@ -214,6 +224,12 @@ class Incarnation:
     async def _run_many(self, keys: list[int], jobs: Sequence[Job[int] | None]) -> list[Any]:
         """Be the handler of many jobs: what one suffers all suffer."""
         receipts = [self._running[key] for key in keys]
+        with self._world.book.run(receipts):
+            return await self._run_all(keys, jobs, receipts)
+
+    async def _run_all(
+        self, keys: list[int], jobs: Sequence[Job[int] | None], receipts: list[Receipt]
+    ) -> list[Any]:
         fates = [self._fate(key) for key in keys]
         for fate, job in zip(fates, jobs, strict=True):
             if fate.kind == "early" and job is not None:
@@ -238,15 +254,16 @@ class Incarnation:
         return answers
 
     async def _suffer(self, fate: Fate) -> None:
+        world = self._world
         match fate.kind:
-            case "poison" | "block" if self._world.over:
+            case "poison" | "block" if world.over:
                 await trio.lowlevel.checkpoint()
             case "poison":
                 self.kill()
                 await trio.sleep_forever()
             case "block":
-                self.blocked_at = self._world.host.now + fate.seconds
-                self.process.freeze(fate.seconds)
+                self.blocked_at = world.host.now + fate.seconds
+                stand_still(world.host, self.process, fate.seconds, world.plan.lease)
                 await trio.lowlevel.checkpoint()
             case "slow" | "hang" | "early":
                 await trio.sleep(fate.seconds)

@@ -142,6 +142,7 @@ class Road:
     Attributes:
         door: where it leads.
         draw: decides how long each takes.
+        disk: how long it takes at the most, while all is well [s].
         kill: ends the process.
         die_at: the commit in which the process dies, counted from 1; 0: in none.
         die_before: whether it dies before that commit takes effect, or after.
@@ -149,6 +150,7 @@ class Road:
 
     door: Door
     draw: random.Random
+    disk: float
     kill: Callable[[], object]
     die_at: int = 0
     die_before: bool = False
@@ -177,4 +179,4 @@ class Road:
                 self.door.trouble()
             weather.until = max(weather.until, self.door.host.now + delay)
             return delay
-        return self.draw.choice((0.0, 0.0, 0.0005, 0.002, 0.01))
+        return self.disk * self.draw.choice((0.0, 0.0, 0.05, 0.2, 1.0))

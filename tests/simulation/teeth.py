@@ -56,8 +56,8 @@ FAULTS: Final = (
     Fault(
         "sqlite: a clock of its own for each process",
         "stores/sqlite/clock.py",
-        "            if offset is None:\n                offset = _begin",
-        "            if True:\n                offset = _begin",
+        "    return None if row is None else float(row[0])",
+        "    return None",
     ),
     Fault(
         "sqlite: the clock goes back with a boot",
@@ -178,6 +178,36 @@ FAULTS: Final = (
         "runner.py",
         "            await self._write(call, call.take_unwritten())",
         "            call.take_unwritten()",
+    ),
+    Fault(
+        "leases are given up after the store has",
+        "leases.py",
+        "_SURE: Final = 5 / 6",
+        "_SURE: Final = 5 / 4",
+    ),
+    Fault(
+        "what is asked to stop comes again",
+        "core/changes.py",
+        "    if job.cancel is not None and move in _NOT_WHEN_ASKED:",
+        "    if job.cancel is not None and move is Move.CLAIM:",
+    ),
+    Fault(
+        "what runs again is still asked to stop",
+        "core/changes.py",
+        "        cancel=None,\n        value=None,",
+        "        value=None,",
+    ),
+    Fault(
+        "a suspect has company",
+        "core/changes.py",
+        "job.crashes + 1 >= SUSPECT_AFTER",
+        "job.crashes < 0",
+    ),
+    Fault(
+        "memory: a paused queue goes on",
+        "stores/memory/work.py",
+        "        if queue is not None and queue.paused:",
+        "        if queue is not None and queue.paused and not request.limit:",
     ),
     Fault(
         "a claim takes more than has a place",
