@@ -35,7 +35,7 @@ from batchq.core.lifecycle import SUSPECT_AFTER, USER, JobState
 from batchq.core.record import Changed, JobRecord, Ordered
 from batchq.stores.base import Store
 
-__all__ = ["Book", "Row"]
+__all__ = ["Book", "Row", "has_written"]
 
 
 @attrs.define(eq=False)
@@ -173,7 +173,7 @@ class Book:
         self.commits += 1
         if now < self._latest:
             self.complain(f"the store's clock went back by {self._latest - now:g} s")
-        if _changed(answers):  # what writes nothing leaves no trace, and may be forgotten
+        if has_written(answers):  # what writes nothing leaves no trace, and may be forgotten
             self._latest = max(self._latest, now)
         self.note(who, round(when, 6))
         for settlement, settled in zip(group.settle, answers.settle, strict=True):
@@ -463,7 +463,8 @@ def _pair(receipt: Receipt) -> tuple[int, int]:
     return receipt.job_id, receipt.attempt
 
 
-def _changed(answers: Answers) -> bool:
+def has_written(answers: Answers) -> bool:
+    """Tell whether a commit has changed anything."""
     return (
         Settled.APPLIED in answers.settle
         or any(Extended.OK in extended for extended in answers.extend)

@@ -20,7 +20,7 @@ from tests.simulation.machine import Machine
 from tests.simulation.plan import Event, Plan, draw_plan
 from tests.simulation.program import Incarnation, World
 from tests.simulation.road import ERRORS
-from tests.simulation.standing import guarded
+from tests.simulation.threads import Threads
 
 __all__ = ["Report", "live"]
 
@@ -67,8 +67,9 @@ def live(seed: int, folder: Path, *, tell: Callable[[str], object] | None = None
         host = Host(draw)
         book = Book(clock=lambda: host.now, tell_words=tell)
         machine = Machine(host, folder if plan.sqlite else None)
-        world = World(plan, draw, host, machine, book)
-        with machine.clocks(), guarded(host, guards=plan.guards):
+        threads = Threads(host, guards=plan.guards, watchers=plan.watchers)
+        world = World(plan, draw, host, machine, book, threads)
+        with machine.clocks(), world.threads.simulated():
             history = _History(world)
             try:
                 history.live()

@@ -74,6 +74,7 @@ class Plan:
         prefetch: of all queues.
         max_retries: of all handlers.
         guards: whether a thread keeps the leases of a process that stands still.
+        watchers: whether a thread tells of what other processes have written.
         disk: how long a commit takes at the most, while all is well [s].
         timeout: of the plain handlers [s]; None is no limit.
         calm: no faults at all: then nothing may go wrong.
@@ -94,6 +95,7 @@ class Plan:
     prefetch: int
     max_retries: int
     guards: bool
+    watchers: bool
     disk: float
     timeout: float | None
     calm: bool
@@ -128,6 +130,7 @@ def draw_plan(seed: int, draw: random.Random) -> Plan:
         prefetch=draw.choice((0, 0, 1)),
         max_retries=draw.randint(0, 3),
         guards=draw.random() < 0.5,
+        watchers=draw.random() < 0.5,
         disk=draw.choice((0.01, 0.01, 0.2)),
         timeout=draw.choice((None, None, 1.0, 5.0)),
         calm=calm,

@@ -21,7 +21,7 @@ from tests.simulation.host import Host, Process
 from tests.simulation.machine import Machine
 from tests.simulation.plan import Fate, Plan, draw_fate
 from tests.simulation.road import BUG, Door, Road, Weather
-from tests.simulation.standing import stand_still
+from tests.simulation.threads import Threads
 
 __all__ = ["Incarnation", "Order", "World"]
 
@@ -58,6 +58,7 @@ class World:
         host: has the time and the processes.
         machine: has the clocks and the store.
         book: what has happened.
+        threads: what the processes' threads would do.
         weather: how stores do.
         fates: what becomes of each job, by key.
         orders: what producers asked for, by key.
@@ -69,6 +70,7 @@ class World:
     host: Host
     machine: Machine
     book: Book
+    threads: Threads
     weather: Weather = attrs.field(factory=Weather)
     fates: dict[int, Fate] = attrs.field(factory=dict)
     orders: dict[int, Order] = attrs.field(factory=dict)
@@ -110,7 +112,9 @@ class Incarnation:
         self._stop = trio.Event()
         self._names = [name for queue in world.plan.queues for name in _HANDLERS[queue]]
         self._running: dict[int, Receipt] = {}
-        self.door = Door(world.machine.open_store(), name, world.host, world.book, world.weather)
+        self.door = Door(
+            world.machine.open_store(), name, world.host, world.book, world.threads, world.weather
+        )
         self.road = Road(
             self.door,
             world.draw,
@@ -263,7 +267,7 @@ class Incarnation:
                 await trio.sleep_forever()
             case "block":
                 self.blocked_at = world.host.now + fate.seconds
-                stand_still(world.host, self.process, fate.seconds, world.plan.lease)
+                world.threads.stand_still(self.process, fate.seconds, world.plan.lease)
                 await trio.lowlevel.checkpoint()
             case "slow" | "hang" | "early":
                 await trio.sleep(fate.seconds)

@@ -19,8 +19,9 @@ from batchq.core.lifecycle import USER
 from batchq.core.record import Changed, JobFilter
 from batchq.errors import StoreBroken, StoreBusy, StoreFull
 from batchq.stores.base import Store, StoreInfo
-from tests.simulation.book import Book
+from tests.simulation.book import Book, has_written
 from tests.simulation.host import Host
+from tests.simulation.threads import Threads
 
 __all__ = ["BUG", "Door", "Road", "Weather"]
 
@@ -67,6 +68,7 @@ class Door:
         who: the process.
         host: has the time.
         book: gets every commit.
+        threads: are told of every commit.
         weather: how the store does.
         shut: whether the process is dead.
         troubled_at: when something last went wrong or took long here [s, the host's time].
@@ -76,6 +78,7 @@ class Door:
     who: str
     host: Host
     book: Book
+    threads: Threads
     weather: Weather
     shut: bool = False
     troubled_at: float = -1.0
@@ -90,6 +93,8 @@ class Door:
         now = self.store.now()
         answers = self.store.commit(group)
         self.book.commit(self.who, self.host.now, now, group, answers)
+        if has_written(answers):
+            self.threads.written()
         return answers
 
     def cancel(
@@ -121,8 +126,8 @@ class Door:
         self.book.pause(queue, paused=paused)
 
     def info(self) -> StoreInfo:
-        """Say that it needs no thread."""
-        return attrs.evolve(self.store.info(), inline=True)
+        """Say that it needs no thread, and whether others' commits are told of."""
+        return attrs.evolve(self.store.info(), inline=True, shared=self.threads.watchers)
 
     def close(self) -> None:
         """Leave it open: the machine closes it."""
