@@ -90,6 +90,7 @@ def see_that_it_is_empty(queue: BatchedQueue[Any, Any]) -> None:
     assert not any(each._heap for each in heaps)
     assert not selection._partitions
     assert not selection.buckets
+    assert not waiting._ages._line
     assert not waiting.shared._entries
     assert not waiting.flushes
     assert not queue._batcher.door.producers

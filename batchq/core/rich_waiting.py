@@ -19,6 +19,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from batchq.core.ages import Ages
 from batchq.core.batch import Batch, Trigger
 from batchq.core.coalescing import Shared
 from batchq.core.entry import DELAYED, EXPIRED, IN_FLIGHT, PENDING, Entry, More
@@ -72,6 +73,7 @@ class RichWaiting:
         self._planning = strategy and Planning(
             strategy, settings, selection=self._selection, news=news
         )
+        self._ages = Ages()
         self._deadlines = Deadlines(settings.batch.flush_interval, self.slack)
 
     def __iter__(self) -> Iterator[Entry[Any, Any]]:
@@ -102,6 +104,7 @@ class RichWaiting:
 
     def admit(self, entry: Entry[Any, Any], now: float, *, delay: float) -> None:
         """Take in an entry that is new, perhaps for later; its deadlines run from now on."""
+        self._ages.add(entry)
         self._deadlines.run(entry)
         if delay:
             self.delay(entry, now + delay)
@@ -165,14 +168,17 @@ class RichWaiting:
             running: batches in flight.
         """
         self.flushes = plain.flushes
-        for entry in (*flying, *plain):
+        for entry in sorted((*flying, *plain), key=lambda entry: entry.id):
             entry.more = More()
+            self._ages.add(entry)
         self._selection.partition(None).running += running
         for entry in sorted(plain.bucket, key=lambda entry: entry.id):
             if not plain.bucket.is_fresh(entry):
                 self.put_back(entry)
                 continue
-            self.admit(entry, -math.inf, delay=0)
+            self._count_in(entry)
+            self._seat(entry)
+            self._watch(entry, -math.inf)
             if entry.id <= plain.bucket.flushed:
                 self._selection.mark_due(entry, Trigger.FLUSH)
         for entry in list(plain.delays):
@@ -226,7 +232,7 @@ class RichWaiting:
     def ended(self, batch: Batch[Any]) -> None:
         """Note that a batch has left its slot."""
         self._selection.changed(batch.partition, ended=1)
-        self._deadlines.tidy_ends(self._outstanding)
+        self._let_go_of_settled()
 
     def remove(self, entry: Entry[Any, Any], code: int, error: Exception) -> None:
         """Settle an entry that waits."""
@@ -241,7 +247,7 @@ class RichWaiting:
         self._selection.changed(entry.more.partition)
         self.flushes.leave([entry])
         self._tidy()
-        self._deadlines.tidy_ends(self._outstanding)
+        self._let_go_of_settled()
 
     def expire(self, now: float, *, late: bool = False) -> bool:
         """Settle what is past its deadline at `now` [s]; tell whether anything was.
@@ -266,7 +272,8 @@ class RichWaiting:
 
     def oldest(self, now: float) -> float:
         """Return how long the oldest entry that waits has been here [s]; 0: none waits."""
-        return max((now - entry.enqueued_at for entry in self), default=0.0)
+        first = self._ages.oldest()
+        return 0.0 if first is None else now - first.enqueued_at
 
     def _watch(self, entry: Entry[Any, Any], now: float) -> None:
         reason = self._deadlines.watch(entry, now)
@@ -303,6 +310,10 @@ class RichWaiting:
         self._deadlines.tidy(self.pending)
         if self.victims is not None:
             self.victims.tidy(self.pending)
+
+    def _let_go_of_settled(self) -> None:
+        self._ages.tidy(self._outstanding)
+        self._deadlines.tidy_ends(self._outstanding)
 
     def _count_in(self, entry: Entry[Any, Any]) -> None:
         self.size += 1
