@@ -27,11 +27,12 @@ import attrs
 import trio
 
 from batchq.carrier import Carrier
+from batchq.core.answers import read_answers
 from batchq.core.batch import Batch
 from batchq.core.batcher import Batcher
 from batchq.core.checks import attribute_of
 from batchq.core.entry import Entry
-from batchq.core.result import Result, read_answers
+from batchq.core.result import Result
 from batchq.core.splitting import Judged
 from batchq.errors import BatchTimeout, ContractError, Throttled
 from batchq.hooks import Watchers

@@ -16,10 +16,11 @@ from typing import Any, Final, Generic, TypeVar
 import attrs
 import trio
 
+from batchq.core.answers import read_answer
 from batchq.core.batch import Batch
 from batchq.core.batcher import Batcher
 from batchq.core.entry import DELAYED, FAILED, SUCCEEDED, Entry
-from batchq.core.result import Result, read_answer
+from batchq.core.result import Result
 from batchq.core.retry import error_of, said
 from batchq.core.splitting import Judged
 from batchq.errors import HookError

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import attrs
 import msgspec
 
-if TYPE_CHECKING:
-    from batchq.core.result import Result
+from batchq.core.result import Result
 
 __all__ = [
     "DEFAULT_PRIORITY",

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from batchq.core.backoff import Backoff
+from batchq.core.result import Result
 from batchq.errors import ContractError, ItemError, OptionError
-
-if TYPE_CHECKING:
-    from batchq.core.result import Result
 
 __all__ = ["RetryPolicy", "error_of", "said"]
 

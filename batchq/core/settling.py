@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import attrs
 
+from batchq.core.answers import read_answer
 from batchq.core.batch import Batch
 from batchq.core.entry import (
     CANCELLED,
@@ -25,7 +26,7 @@ from batchq.core.entry import (
 )
 from batchq.core.news import News
 from batchq.core.numbers import is_wait
-from batchq.core.result import Result, read_answer
+from batchq.core.result import Result
 from batchq.core.retry import RetryPolicy, error_of, said
 from batchq.errors import ContractError, EntryCancelled, Expired
 

@@ -19,8 +19,9 @@ import attrs
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
+from batchq.core.answers import read_answer, read_answers
 from batchq.core.producer import Intake as RealIntake
-from batchq.core.result import Result, read_answer, read_answers
+from batchq.core.result import Result
 from batchq.errors import ContractError, OptionError, QueueClosed, QueueFull, QueuePaused
 from tests.core.comparison import Call, Comparison, Flushed, Parked, Thing, batcher_for
 from tests.core.model import Answer, Intake, Item, Model, Policy, Producer, Rules

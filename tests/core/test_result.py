@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from batchq.core.answers import read_answer, read_answers
 from batchq.core.batch import Batch, Trigger
 from batchq.core.entry import SUCCEEDED, Entry, Owner
-from batchq.core.result import Result, read_answer, read_answers
+from batchq.core.result import Result
 from batchq.errors import ContractError, OptionError
 
 NO = ValueError("no")

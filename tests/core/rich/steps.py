@@ -8,8 +8,9 @@ import random
 from collections.abc import Callable
 from typing import Any, Final
 
+from batchq.core.answers import read_answer
 from batchq.core.producer import Intake
-from batchq.core.result import Result, read_answer
+from batchq.core.result import Result
 from batchq.errors import QueueClosed
 from tests.core.rich.coming import Coming
 from tests.core.rich.ending import FAILED, OK
