@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -12,7 +12,22 @@ from batchq.core.backoff import Backoff
 from batchq.core.result import Result
 from batchq.errors import ContractError, ItemError, OptionError
 
-__all__ = ["RetryPolicy", "error_of", "said"]
+__all__ = ["RetryPolicy", "checked_retries", "error_of", "said"]
+
+_MOST: Final = 2**31 - 1  # so that no store has to refuse it
+
+
+def checked_retries(value: Any) -> int:  # noqa: ANN401 - users without a type checker pass anything
+    """Read how often something may be tried again.
+
+    Raises:
+        OptionError: it is no such number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise OptionError(f"max_retries must be a whole number from 0, got {value!r}")
+    if value > _MOST:
+        raise OptionError(f"max_retries must be at most {_MOST}, got {value!r}")
+    return value
 
 
 @attrs.frozen
@@ -35,9 +50,7 @@ class RetryPolicy:
     backoff: Backoff = attrs.field(factory=Backoff)
 
     def __attrs_post_init__(self) -> None:
-        retries: Any = self.max_retries  # users without a type checker pass anything
-        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-            raise OptionError(f"max_retries must be a whole number from 0, got {retries!r}")
+        checked_retries(self.max_retries)
         check: Any = self.retryable
         if check is not None and not callable(check):
             raise OptionError(f"retryable must be a function or None, got {check!r}")

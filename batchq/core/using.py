@@ -8,6 +8,7 @@ import attrs
 
 from batchq.core.job import PRIORITIES, PRIORITY_LEVELS
 from batchq.core.numbers import is_wait
+from batchq.core.retry import checked_retries
 from batchq.errors import OptionError
 
 __all__ = ["Using", "priority_level"]
@@ -35,12 +36,6 @@ def _delay(value: Any) -> float:  # noqa: ANN401 - as above
     return float(value)
 
 
-def _max_retries(value: Any) -> int:  # noqa: ANN401 - as above
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise OptionError(f"max_retries must be a whole number from 0, got {value!r}")
-    return value
-
-
 @attrs.frozen(kw_only=True)
 class Using:
     """Options of the jobs to come; None leaves it to the handler.
@@ -59,7 +54,7 @@ class Using:
         default=None, converter=attrs.converters.optional(priority_level)
     )
     max_retries: int | None = attrs.field(
-        default=None, converter=attrs.converters.optional(_max_retries)
+        default=None, converter=attrs.converters.optional(checked_retries)
     )
 
     def changed(self, **options: object) -> Using:

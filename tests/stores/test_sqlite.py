@@ -20,6 +20,7 @@ from batchq.core.lifecycle import JobState
 from batchq.core.record import JobFilter
 from batchq.errors import (
     NotAStore,
+    OptionError,
     StoreError,
     StoreTooNew,
 )
@@ -92,12 +93,29 @@ def _text(path: Path) -> None:
     path.write_text("Dear diary, " * 100)
 
 
+def _one_byte(path: Path) -> None:
+    path.write_text("x")  # for SQLite that is an empty file
+
+
 def _foreign(path: Path) -> None:
     raw(path, "CREATE TABLE batchq_jobs (mine)", "INSERT INTO batchq_jobs VALUES (1)")
 
 
 def _foreign_in_wal_mode(path: Path) -> None:
     raw(path, "PRAGMA journal_mode = WAL", "CREATE TABLE batchq_meta (mine)")
+
+
+def _foreign_that_crashed(path: Path) -> None:
+    """Leave a WAL behind, as after a power cut: the memory beside it is gone."""
+    other = path.with_name("other.db")
+    with closing(sqlite3.connect(other, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE batchq_jobs (mine)")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("INSERT INTO batchq_jobs VALUES (1)")
+        for suffix in ("", "-wal"):
+            content = Path(f"{other}{suffix}").read_bytes()
+            Path(f"{path}{suffix}").write_bytes(content)
+    other.unlink()
 
 
 def _without_a_table(path: Path) -> None:
@@ -118,8 +136,10 @@ def _newer(path: Path) -> None:
     ("make", "error", "said"),
     [
         (_text, NotAStore, "not a SQLite database"),
+        (_one_byte, NotAStore, "not a SQLite database"),
         (_foreign, NotAStore, "not ours"),
         (_foreign_in_wal_mode, NotAStore, "not ours"),
+        (_foreign_that_crashed, NotAStore, "not ours"),
         (_without_a_table, NotAStore, "not ours"),
         (_utf16, NotAStore, "UTF-16"),
         (_newer, StoreTooNew, r"schema 42.* up to 1"),
@@ -134,6 +154,33 @@ def test_a_file_that_is_not_ours_is_refused_and_left_as_it_was(
     with pytest.raises(error, match=said):
         SqliteStore(path)
     assert contents(path.parent) == before
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device"])
+def test_what_is_not_a_file_is_refused_and_nothing_is_made_beside_it(path: Path, kind: str) -> None:
+    match kind:
+        case "folder":
+            path.mkdir()
+        case "pipe":
+            os.mkfifo(path)
+        case _:
+            path = Path("/dev/null")
+    before = sorted(path.parent.iterdir())
+    with pytest.raises(NotAStore, match="is not a file"):
+        SqliteStore(path)
+    assert sorted(path.parent.iterdir()) == before
+
+
+def test_a_link_that_leads_to_itself_is_refused(path: Path) -> None:
+    path.symlink_to(path)
+    with pytest.raises(StoreError, match=str(path)):
+        SqliteStore(path)
+
+
+@pytest.mark.parametrize("name", ["jobs\0.db", "\ud800.db", 5])
+def test_what_is_no_path_is_refused(name: str) -> None:
+    with pytest.raises(OptionError, match="a database needs a path"):
+        SqliteStore(name)
 
 
 def test_a_database_of_somebody_else_takes_our_tables_beside_its_own(path: Path) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import stat
 from contextlib import closing
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
 from batchq import __version__
-from batchq.errors import NotAStore, StoreTooNew
+from batchq.errors import NotAStore, OptionError, StoreError, StoreTooNew
 from batchq.stores.sqlite.trouble import is_busy, os_trouble
 
-__all__ = ["SCHEMA", "look", "read_only", "schema_of"]
+__all__ = ["SCHEMA", "look", "read_only", "resolved", "schema_of"]
 
 SCHEMA: Final = 1
 # By the number of a schema; a file of an earlier one is brought to `SCHEMA` when it is opened.
@@ -32,8 +34,29 @@ _TABLES: Final = {
         }
     ),
 }
+_SMALLEST: Final = 512  # a page, at least [bytes]
 _NAMES: Final = "SELECT name FROM sqlite_master WHERE name LIKE 'batchq^_%' ESCAPE '^'"
 _SCHEMA: Final = "SELECT value FROM batchq_meta WHERE name = 'schema'"
+
+
+def resolved(path: str | os.PathLike[str]) -> str:
+    """Return where a file really is.
+
+    As SQLite names what lies beside it: processes that take another way to the same file
+    must meet at the same lock.
+
+    Raises:
+        OptionError: it is no path.
+        StoreError: it leads nowhere.
+    """
+    try:
+        location = str(Path(path).resolve())
+        location.encode()
+    except RuntimeError as error:  # a link that leads to itself
+        raise StoreError(f"cannot look at {path}: {error}") from error
+    except (TypeError, ValueError) as error:  # NUL; half a surrogate pair
+        raise OptionError(f"a database needs a path, got {path!r}: {error}") from error
+    return location
 
 
 def look(path: str) -> int | None:
@@ -48,8 +71,13 @@ def look(path: str) -> int | None:
         StoreError: it can't be read.
     """
     try:
-        if not Path(path).stat().st_size:
+        found = Path(path).stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise NotAStore(f"{path} is not a file: a database needs one")
+        if not found.st_size:
             return None
+        if found.st_size < _SMALLEST:  # SQLite takes a file of one byte for an empty one
+            raise NotAStore(f"{path} is not a SQLite database: use another file")
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -93,8 +121,14 @@ def schema_of(connection: sqlite3.Connection, path: str) -> int | None:
 
 def _look(path: str) -> int | None:
     # A database in WAL mode that nobody has open would get its -wal and -shm from being
-    # read; `immutable` leaves it alone. Where a WAL is, it belongs to the contents.
-    immutable = not Path(path + "-wal").exists()
+    # read; `immutable` leaves it alone, and sees what is in the file itself: most often
+    # that says enough to refuse it. Where a WAL is, it belongs to the contents.
+    wal, shm = Path(path + "-wal").exists(), Path(path + "-shm").exists()
+    found = None if wal and shm else _view(path, immutable=True)
+    return _view(path, immutable=False) if wal else found
+
+
+def _view(path: str, *, immutable: bool) -> int | None:
     try:
         with closing(read_only(path, immutable=immutable)) as connection:
             return schema_of(connection, path)

@@ -37,7 +37,7 @@ from batchq.stores.sqlite.clock import store_clock
 from batchq.stores.sqlite.connect import SYNCHRONOUS, Reader, Writer, open_writer
 from batchq.stores.sqlite.examine import examine
 from batchq.stores.sqlite.fork import at_work
-from batchq.stores.sqlite.look import SCHEMA
+from batchq.stores.sqlite.look import SCHEMA, resolved
 from batchq.stores.sqlite.orders import Orders
 from batchq.stores.sqlite.trouble import translated
 from batchq.stores.sqlite.work import Work
@@ -89,12 +89,10 @@ class SqliteStore:
     ) -> None:
         if durability not in SYNCHRONOUS:
             raise OptionError(f"durability must be 'full' or 'process', got {durability!r}")
-        if os.fspath(path) == ":memory:":
+        if path == ":memory:":
             raise OptionError("sqlite needs a file; memory: is the store without one")
+        self._path = resolved(path)
         self._location = os.fspath(path)
-        # As SQLite names what lies beside it: processes that take another way to the same
-        # file must meet at the same lock.
-        self._path = str(Path(path).resolve())
         self._durability = durability
         self._clock = clock
         self._patience = patience
