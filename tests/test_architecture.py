@@ -7,6 +7,7 @@ to change one is a decision, and its reason belongs beside the row.
 from __future__ import annotations
 
 import ast
+import graphlib
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -337,6 +338,22 @@ def test_a_room_imports_only_what_its_row_allows(path: Path) -> None:
     assert inside - {"__version__"} <= MAY_IMPORT[room] | {room}
     if room in NO_TRIO:
         assert "trio" not in {name.split(".")[0] for name in names}
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    modules = {}
+    for path in FILES:
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        modules[".".join(part for part in parts if part != "__init__")] = path
+    del modules["batchq"]  # the public names
+    graph: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        graph[module] = set()
+        for name in imports_of(path):
+            while name and name not in modules:
+                name = name.rpartition(".")[0]  # noqa: PLW2901 - up to the module that has it
+            graph[module] |= {name} - {"", module}
+    list(graphlib.TopologicalSorter(graph).static_order())  # CycleError names the circle
 
 
 @each_file
