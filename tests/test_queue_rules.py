@@ -26,7 +26,7 @@ from batchq.core.adaptive import AdaptiveBatchSize, AdaptiveConcurrency
 from batchq.core.batch import Batch
 from batchq.core.limits import RateLimit, SlidingWindow, TokenBucket
 from batchq.errors import Throttled
-from tests.calls import Calls, Clock, batched, echo, spell
+from tests.calls import UNLOGGED, Calls, Clock, batched, echo, spell
 
 # ---- Bisect.
 
@@ -669,3 +669,18 @@ async def test_rules_of_a_subclass_may_be_plain_functions(autojump_clock: Clock)
     assert seen == [("a", ["a1x+a1y"]), ("b", ["b2"]), ("c", ["c"]), ("b", ["b34"])]
     assert told == ["a1x+a1y", "b2", "c", "b34", "idle"]
     assert dropped == [("default", "d", "cancelled")]
+
+
+async def test_a_batch_taken_apart_when_the_queue_ends_gives_its_slot_back(
+    autojump_clock: Clock,
+) -> None:
+    calls = Calls(lambda _: 1 / 0)
+    options: Any = {"bisect": "immediate", "throttle": 1, "hooks": UNLOGGED}
+    with trio.move_on_after(1.5):  # between the second call and the third
+        async with batched(calls, batch_size=4, **options) as queue:
+            entries = await queue.enqueue_many("abcd")
+            await trio.sleep_forever()
+    assert calls.times == [0, 1]
+    assert {entry.status for entry in entries} == {EntryStatus.CLOSED}
+    stats = queue.stats(recount=True)
+    assert (stats.running, stats.in_flight, stats.closed) == (0, 0, 4)

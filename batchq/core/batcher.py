@@ -299,6 +299,8 @@ class Batcher(Generic[T, R]):
         left = sorted([*self.waiting, *flying], key=lambda entry: entry.id)
         items: list[T] = [entry.item for entry in left]
         self._starter.running.clear()
+        while self.splitting.waiting:
+            self._starter.free(self.splitting.waiting.popleft())
         for entry in left:
             if entry.code == IN_FLIGHT:
                 self._settling.count(CLOSED)
