@@ -6,9 +6,11 @@ import math
 import random
 from typing import Final
 
+import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.core.rich.options import LARGEST
 from tests.core.rich.starting import BROKEN, STRATEGIES
 from tests.core.rich.steps import Steps
 from tests.core.rich.terms import Limit, Terms
@@ -28,9 +30,18 @@ def often_off(off: object, *on: object) -> st.SearchStrategy[object]:
     return st.sampled_from([off] * len(on) + [*on])
 
 
+def possible(terms: Terms) -> Terms:
+    """Make options of draws that do not go together."""
+    if terms.ordered:
+        terms = attrs.evolve(terms, levels=1, strategy=None, partition_limit=math.inf)
+    least = max(terms.batch_size, LARGEST if terms.adaptive else 1)
+    room, outstanding = max(terms.most_waiting, least), max(terms.most_outstanding, least)
+    return attrs.evolve(terms, most_waiting=room, most_outstanding=outstanding)
+
+
 TERMS: Final = st.builds(
     Terms,
-    batch_size=st.integers(1, 4),
+    batch_size=st.sampled_from([1, 2, 3, 4, 4, 8]),
     interval=st.sampled_from([0.0, 0.5, 1.5, math.inf]),
     levels=st.integers(1, 3),
     aging=often_off(math.inf, 1.0),
@@ -58,14 +69,7 @@ TERMS: Final = st.builds(
     bisect=st.sampled_from(["off", "exhausted", "immediate"]),
     strategy=st.sampled_from([None] * 12 + [*STRATEGIES, *BROKEN]),
     adaptive=st.sampled_from([False, False, False, True]),
-).filter(
-    lambda terms: (
-        not terms.ordered
-        or (terms.levels == 1 and terms.strategy is None and terms.partition_limit in {1, math.inf})
-    )
-)
-
-
+).map(possible)
 HOW: Final = {"eager": st.booleans(), "plain": st.booleans()}
 
 

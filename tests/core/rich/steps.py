@@ -40,6 +40,8 @@ class Steps(Coming):
     def live(self, chance: random.Random, steps: int) -> None:
         """Take so many steps, then end."""
         self.chance = chance
+        # How often calls raise, and whether it looks like an outage.
+        self.moody, self.down = chance.choice([1, 4, 15]), chance.choice([0.0, 0.5, 1.0])
         for number in range(steps):
             table = self.table(near_the_end=number * 4 > steps * 3)
             weights = [weight for weight, _ in table]
@@ -72,14 +74,14 @@ class Steps(Coming):
         if self.started:
             always += [
                 (4, self.a_call_returns),
-                (4, self.a_call_raises),
+                (self.moody, self.a_call_raises),
                 (1, self.a_call_is_throttled),
                 (3, self.a_call_settles_early),
                 (1, self.an_unwanted_call_is_cancelled),
             ]
         if near_the_end:
-            always += [(1, self.close), (1, self.drain)]
-            always += [(2, self.the_drain_runs_out_of_time)] if self.model.draining else []
+            always += [(1, self.close), (3, self.drain)]
+            always += [(4, self.the_drain_runs_out_of_time)] if self.model.draining else []
         return always
 
     # Time.
@@ -121,7 +123,8 @@ class Steps(Coming):
         self.settle(started, [make() for _, make in said], draw=draw)
 
     def a_call_raises(self) -> None:
-        started, error = self.pick(), self.draw(ValueError("no"), OSError("down"))
+        started, outage = self.pick(), self.chance.random() < self.down
+        error = OSError("down") if outage else ValueError("no")
         self.model.raised(
             started.call, transient=isinstance(error, OSError), now=self.now, draw=0.5
         )
@@ -159,9 +162,13 @@ class Steps(Coming):
     def learn(self) -> None:
         """Take what adaptive sizes have become: they are within their bounds."""
         stats, model = self.batcher.stats(self.now), self.model
+        found = stats.batch_size, stats.concurrency
+        if not self.terms.adaptive:
+            assert found == (model.size, model.slots)
+            return
         assert model.size / 2 <= stats.batch_size <= min(2 * model.size, LARGEST)
         assert model.slots * 0.9 - 1 < stats.concurrency <= min(model.slots + 1, MOST_SLOTS)
-        model.size, model.slots = stats.batch_size, stats.concurrency
+        model.size, model.slots = found
 
     def a_call_settles_early(self) -> None:
         started = self.chance.choice(self.started)
