@@ -133,7 +133,8 @@ class Portal(Generic[T, R]):
     """Runs a queue in a thread of its own, for plain threads and for asyncio.
 
     It is a context manager in both worlds. Leaving the block drains the queue, as leaving
-    the queue's own block does; an error in the block ends it without a drain.
+    the queue's own block does; an error in the block, or being cancelled while it is entered
+    or left, ends it without a drain.
 
         with Portal(queue) as portal:          # Flask, Django, scripts: any thread may call
             answer = portal.process_sync(item)
@@ -260,7 +261,13 @@ class Portal(Generic[T, R]):
 
     async def __aenter__(self) -> Self:
         _check_asyncio("async with")
-        await asyncio.to_thread(self._thread.start)
+        entering = asyncio.ensure_future(asyncio.to_thread(self._thread.start))
+        try:
+            await asyncio.shield(entering)
+        except asyncio.CancelledError:
+            await asyncio.wait([entering])  # a thread that has begun can't be held back
+            await asyncio.shield(self._abandon(entering))
+            raise
         return self
 
     async def __aexit__(
@@ -270,7 +277,17 @@ class Portal(Generic[T, R]):
         trace: TracebackType | None,
     ) -> None:
         stop = partial(self._thread.stop, cancel=error is not None)
-        await asyncio.shield(asyncio.to_thread(stop))
+        leaving = asyncio.ensure_future(asyncio.to_thread(stop))
+        try:
+            await asyncio.shield(leaving)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._abandon(leaving))
+            raise
+
+    async def _abandon(self, under_way: asyncio.Future[None]) -> None:
+        """End the queue without a drain: whoever entered or left the block was cancelled."""
+        stop = asyncio.to_thread(partial(self._thread.stop, cancel=True))
+        await asyncio.gather(under_way, stop, return_exceptions=True)
 
     @asynccontextmanager
     async def _serving(self) -> AsyncIterator[None]:

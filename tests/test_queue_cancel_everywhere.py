@@ -6,6 +6,7 @@ the block every entry is settled. And what was told of: each admitted item once.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -16,14 +17,17 @@ import pytest
 import trio
 import trio.testing
 
-from batchq import BatchedQueue, Hooks, Result, RetryPolicy
+import batchq
+from batchq import BatchedQueue, Hooks, Persistence, Result, RetryPolicy
 from batchq.core.batch import Batch
 from batchq.core.entry import EntryStatus
 from batchq.core.limits import SlidingWindow
 from batchq.core.options import Options
 from batchq.errors import DrainTimeout, Expired
 from batchq.pump import Processor
+from batchq.testing import FaultyStorage
 from tests.calls import batched, echo
+from tests.test_portal_cancel_everywhere import CALLS as PORTAL_CALLS
 
 Queue = BatchedQueue[Any, Any]
 Call = Callable[[Queue], Awaitable[object]]
@@ -56,7 +60,31 @@ CALLS: Final[dict[str, Call]] = {
     "drain": lambda queue: queue.drain(),
     "drain with a limit": lambda queue: queue.drain(1.5),
     "enter and leave": in_and_out,
+    "save_state": lambda queue: queue.save_state(),
 }
+# Which public await is cancelled under which name; those of `Portal` have a file of their own.
+CASES: Final[dict[str, str]] = {
+    "BatchedQueue.__aenter__": "enter and leave",
+    "BatchedQueue.__aexit__": "enter and leave",
+    **{
+        f"BatchedQueue.{name}": name
+        for name in (
+            "enqueue", "enqueue_many", "process", "wait_room", "wait_idle", "flush", "drain",
+            "save_state",
+        )
+    },
+    "Entry.result": "result",
+    "Entry.wait": "wait",
+    "Entry.wait_or": "wait",
+    "Portal.__aenter__": "Portal",
+    "Portal.__aexit__": "Portal",
+    "Portal.enqueue": "Portal",
+    "Portal.process": "Portal",
+}  # fmt: skip
+# What else is public and awaited: the durable tier's, and what a queue calls itself.
+ELSEWHERE: Final = {
+    "BatchHandler", "Handle", "Handler", "JobHandle", "Persistence", "QueueManager",
+}  # fmt: skip
 
 
 async def half(batch: Batch[Any]) -> list[Any]:
@@ -130,6 +158,8 @@ async def one_history(
     """Cancel `call` at checkpoint `number`; return whether it came so far."""
     told, cancel = Told(), CancelAt(number)
     how: Any = PLAIN | {"retry": RetryPolicy(1)} | options
+    if call is CALLS["save_state"]:
+        how["persistence"] = Persistence(storage=FaultyStorage(takes=0.5), save_interval=None)
     queue = batched(processor or half, hooks=told.hooks(), **how)
     # Leaving joins a drain whose caller was cancelled, and keeps to its limit.
     with suppress(DrainTimeout):
@@ -203,6 +233,28 @@ def cancel_everywhere(
         number += 1
         assert number < 99, "it never ends"
     assert number > 1, "it has no checkpoint"
+
+
+def public_awaits() -> set[str]:
+    """Name what is public and awaited, of all classes that batchq offers."""
+    found = set()
+    for kind in (getattr(batchq, name) for name in batchq.__all__):
+        if not inspect.isclass(kind) or kind.__name__ in ELSEWHERE:
+            continue
+        for name, method in inspect.getmembers(kind, callable):
+            public = not name.startswith("_") or name in {"__aenter__", "__aexit__"}
+            said = str(getattr(method, "__annotations__", {}).get("return", ""))
+            awaited = inspect.iscoroutinefunction(method) or "Await" in said or "Corout" in said
+            if public and awaited:
+                found.add(f"{kind.__name__}.{name}")
+    return found
+
+
+def test_no_public_await_is_left_out() -> None:
+    assert public_awaits() == set(CASES)
+    assert set(CASES.values()) <= {*CALLS, "Portal"}
+    own = {name.removeprefix("Portal.") for name in CASES if name.startswith("Portal.")}
+    assert own == {*PORTAL_CALLS, "__aenter__", "__aexit__"}
 
 
 @pytest.mark.parametrize("paused", [False, True])

@@ -18,12 +18,12 @@ from batchq.errors import ContractError, DrainTimeout, StrategyError, Throttled
 from batchq.handle import Entry
 from batchq.hooks import Hooks
 from batchq.queue import BatchedQueue
+from batchq.testing.capacity import Capacity
 
 __all__ = ["Life", "Step"]
 
-# What lets a queue wait with a slot to spare, in ways that are not followed here.
-_PACED: Final = {"throttle", "rate_limit", "ordered", "partition_concurrency"}
 _FOR_EVER: Final = 1e9  # longer than any history [s]
+_MOST_CALLS: Final = 5_000  # more than any history has, where items settle
 
 
 @attrs.define(eq=False)
@@ -48,11 +48,22 @@ class Life:
     _running: set[object] = attrs.field(factory=set, init=False)
     _settled: dict[object, Result[Any]] = attrs.field(factory=dict, init=False)
     _paused: bool = False
-    _paced: bool = False
+    _capacity: Capacity = attrs.field(init=False)
+    _given_up: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
 
     def live(self, steps: Sequence[Step]) -> None:
-        """Take the steps one after another, then drain."""
-        self._paced = bool(_PACED & self.options.keys())
+        """Take the steps one after another, then drain.
+
+        Raises:
+            TypeError: the processor is not async, or an option is not for histories.
+        """
+        BatchedQueue(self.processor, **self.options)  # it checks both
+        taken = {"hooks", "persistence"} & self.options.keys()
+        if taken:
+            raise TypeError(
+                f"the options of a QueueMachine may not have {', '.join(sorted(taken))}"
+            )
+        self._capacity = Capacity(self.options)
         trio.run(self._live, steps, clock=trio.testing.MockClock(autojump_threshold=0))
 
     # What may happen.
@@ -107,12 +118,13 @@ class Life:
         )
         options: dict[str, Any] = {**self.options, "hooks": hooks}
         self._queue = BatchedQueue(self._process, **options)
-        async with trio.open_nursery() as self._tasks, self._queue:
-            for step in steps:
-                await step(self)
-                await trio.testing.wait_all_tasks_blocked()
-                self._look()
-            await self._end()
+        with self._given_up:
+            async with trio.open_nursery() as self._tasks, self._queue:
+                for step in steps:
+                    await step(self)
+                    await trio.testing.wait_all_tasks_blocked()
+                    self._look()
+                await self._end()
         for entry, item in self._items.items():
             self._look_at_answer(entry, item)
         if self._queue.stats().hook_errors:
@@ -133,30 +145,44 @@ class Life:
         if sum(ends.values()) != stats.enqueued:
             self.faults.append(f"I1: {stats.enqueued} items came in, and {ends} add up otherwise")
         now = trio.current_time()
-        idle = stats.running < stats.concurrency and not self._paused
+        idle = stats.running < stats.concurrency and not self._paused and self._capacity.open(now)
         for entry in self._items:
             if entry.settled:
                 if self._settled.setdefault(entry, entry.verdict) is not entry.verdict:
                     self.faults.append(f"I2: {entry} settled twice")
-            elif idle and not self._paced and self._is_late(entry, now):
+            elif idle and self._is_late(entry, now):
                 self.faults.append(f"I7: {entry} is late at {now:g} s, and a slot is free")
+            elif self._has_expired(entry, now):
+                self.faults.append(f"I29: {entry} waits at {now:g} s, past its deadline")
 
     def _is_late(self, entry: Entry[Any, Any], now: float) -> bool:
         interval = self.options.get("flush_interval", 1.0)
         interval = math.inf if interval is None else interval
         waits = entry.status is EntryStatus.PENDING
-        return waits and (entry.attempts > 0 or entry.enqueued_at + interval <= now)
+        due = entry.attempts > 0 or entry.enqueued_at + interval <= now
+        return waits and due and self._capacity.may_start(entry, self._items)
+
+    def _has_expired(self, entry: Entry[Any, Any], now: float) -> bool:
+        timeout = self.options.get("delivery_timeout")
+        waits = entry.status in {EntryStatus.PENDING, EntryStatus.DELAYED}
+        return waits and timeout is not None and entry.enqueued_at + timeout <= now
 
     async def _process(self, batch: Batch[Any]) -> Any:  # noqa: ANN401 - a processor's answers
         try:
             return await self.processor(batch)
-        except Throttled:
-            self._paced = True
+        except AssertionError as error:  # in a test that is no failure of an item
+            self.faults.append(f"the processor's own check failed: {error!r}")
+            raise
+        except Throttled as throttled:
+            self._capacity.hold(trio.current_time() + throttled.retry_after)
             raise
 
     def _batch_starts(self, batch: Batch[Any]) -> None:
-        size: Any = self.options.get("batch_size", 100)
-        if not 1 <= len(batch) <= getattr(size, "max_size", size):
+        self._capacity.started(batch, trio.current_time())
+        if self._capacity.calls > _MOST_CALLS:
+            self.faults.append(f"after {_MOST_CALLS} calls some items never settle")
+            self._given_up.cancel()
+        if not 1 <= len(batch) <= self._capacity.largest:
             self.faults.append(f"I3: a batch of {len(batch)} items")
         for entry in batch.entries:
             if entry in self._cancelled:
@@ -166,6 +192,7 @@ class Life:
         self._running.update(batch.entries)
 
     def _batch_ends(self, batch: Batch[Any], _: object) -> None:
+        self._capacity.ended(batch)
         self._running.difference_update(batch.entries)
 
     def _look_at_error(self, error: Exception) -> None:

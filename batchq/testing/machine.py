@@ -16,12 +16,13 @@ come, are cancelled, flushed and paused:
     I1   the counts of the queue add up, and equal a recount
     I2   every item settles exactly once, and its result never changes
     I3   no batch is empty, none is longer than `batch_size`
-    I7   while a slot is free, nothing waits past its due time
+    I7   while there is capacity, nothing waits past its due time
     I19  what was cancelled before its start never reaches the processor
+    I29  nothing waits past its `delivery_timeout`
     I32  whoever waits for an item gets that item's answer
 
-and: the processor answers once per item, the strategy with groups of what it was given, and
-every item settles in the end.
+and: the processor answers once per item, the strategy with groups of what it was given,
+every item settles in the end, and no `assert` of the processor fails.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ class QueueMachine(RuleBasedStateMachine):
     Attributes:
         items: what is enqueued.
         options: the queue's; any but `hooks` and `persistence`. The capacity that I7
-            speaks of is not followed through `throttle` and the limits of partitions and
-            rates: with those it is not checked.
+            speaks of is a slot, a `throttle` that has passed, a `rate_limit` that could pay
+            for any batch, and a partition that is not held up.
     """
 
     items: ClassVar[st.SearchStrategy[Any]] = st.integers()
@@ -78,7 +79,9 @@ class QueueMachine(RuleBasedStateMachine):
     async def process_batch(self, batch: Batch[Any]) -> Any:  # noqa: ANN401 - a processor's answers
         """Process a batch; each item is answered with itself, unless this is overridden.
 
-        A machine is made anew for each history: what it must remember may stand on it.
+        A machine is made anew for each history: what it must remember may stand on it. What
+        it raises is a failure of the batch, as in any queue, and no finding; a failed
+        `assert` is one.
         """
         return list(batch)
 
@@ -91,6 +94,7 @@ class QueueMachine(RuleBasedStateMachine):
 
         Raises:
             AssertionError: something did not hold; the message says what.
+            TypeError: the processor is not async, or an option is none, or not for histories.
         """
         life = Life(self.process_batch, self.expected, self.options)
         life.live(self._steps)

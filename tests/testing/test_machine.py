@@ -20,7 +20,9 @@ from batchq import (
     Entry,
     Result,
     RetryPolicy,
+    SlidingWindow,
     Throttled,
+    TokenBucket,
 )
 from batchq.core.options import Options
 from batchq.pump import Pump
@@ -150,12 +152,44 @@ async def hangs(batch: Batch[int]) -> list[int]:
     return list(batch)
 
 
+async def asserts(batch: Batch[int]) -> list[int]:
+    assert 3 not in batch, "no threes here"
+    return list(batch)
+
+
+async def throttles_for_ever(batch: Batch[int]) -> list[int]:
+    if 3 in batch:
+        raise Throttled(0.5)
+    return list(batch)
+
+
 @pytest.mark.parametrize(
     ("process", "fault"),
-    [(mixed_up, "I32: "), (too_few, "ContractError: "), (hangs, "never settle")],
+    [
+        (mixed_up, "I32: "),
+        (too_few, "ContractError: "),
+        (hangs, "never settle"),
+        (throttles_for_ever, "never settle"),
+        (asserts, "no threes here"),
+    ],
 )
 def test_a_wrong_processor_is_found(process: Callable[[Any], Any], fault: str) -> None:
     assert fault in faults_of(machine_with(process))
+
+
+@pytest.mark.parametrize("option", ["hooks", "persistence", "batch_sise"])
+def test_an_option_that_is_not_for_histories_is_refused(option: str) -> None:
+    with pytest.raises(TypeError, match=option):
+        run_state_machine_as_test(machine_with(echo, **{option: None}), settings=SHORT)
+
+
+def test_a_processor_that_is_not_async_is_refused() -> None:
+    class Plain(QueueMachine):
+        def process_batch(self, batch: Batch[int]) -> list[int]:  # type: ignore[override]
+            return list(batch)
+
+    with pytest.raises(TypeError, match="async"):
+        run_state_machine_as_test(Plain, settings=SHORT)
 
 
 async def echo(batch: Batch[int]) -> list[int]:
@@ -213,3 +247,50 @@ def test_results_that_change_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """I2."""
     monkeypatch.setattr(Entry, "verdict", property(lambda _: Result[int].ok(1)))
     assert "I2: " in faults_of(machine_with(echo))
+
+
+PACED: dict[str, Options] = {
+    "throttle": {"throttle": 1.0},
+    "window": {"rate_limit": SlidingWindow(4, 2.0)},
+    "bucket": {"rate_limit": TokenBucket(0.5, 3.0, "batch")},
+    "by weight": {
+        "rate_limit": [SlidingWindow(9, 1.0, "weight"), TokenBucket(2.0, 5.0)],
+        "weigh": lambda item: item,
+    },
+    "partitions": {"partition_by": lambda item: item % 2, "partition_concurrency": 1},
+    "ordered": {
+        "partition_by": lambda item: item % 2,
+        "ordered": True,
+        "retry": RetryPolicy(2, backoff=SOON),
+    },
+    "deadline": {"delivery_timeout": 2.0, "flush_interval": None},
+}
+
+
+async def slow_and_moody(batch: Batch[int]) -> list[object]:
+    await trio.sleep(0.25)
+    if batch.id % 3 == 0:
+        raise Throttled(0.75)
+    if batch[0] == 2:
+        raise OSError("down")
+    return [ValueError("no") if item == 3 and batch.attempt < 3 else item for item in batch]
+
+
+@pytest.mark.parametrize("name", PACED)
+def test_what_holds_queues_back_is_no_fault(name: str) -> None:
+    options: Options = {"concurrency": 3, "flush_interval": 0.5, **PACED[name]}
+    right = machine_with(slow_and_moody, **options)
+    how = settings(SHORT, max_examples=100, stateful_step_count=30, derandomize=False)
+    run_state_machine_as_test(right, settings=how)
+
+
+@pytest.mark.parametrize("name", PACED)
+def test_items_that_wait_too_long_are_found_whatever_holds_them_back(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I7, I29: as if the pump overslept by a minute."""
+    real = Pump._deadline
+    monkeypatch.setattr(Pump, "_deadline", lambda pump: real(pump) + 60)
+    options: Options = {"flush_interval": 0.5, **PACED[name]}
+    fault = "I29: " if name == "deadline" else "I7: "
+    assert fault in faults_of(machine_with(echo, **options))
