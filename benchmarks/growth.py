@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
+from batchq.core.job import DEFAULT_PRIORITY
 from batchq.stores.sqlite import SqliteStore
 from benchmarks.harness import Case, Goal, Reading, Stopwatch
-from benchmarks.raw import QUEUE, RawStore, a_file
+from benchmarks.raw import HANDLER, QUEUE, RawStore, a_file
 from benchmarks.stores import Ours, drain, fill
 
 __all__ = ["CASES"]
@@ -22,19 +23,27 @@ BATCH: Final = 100
 FEW: Final = 10_000  # jobs in a short backlog
 PASSING: Final = 10_000  # jobs that are drained, or claimed, while the clock runs
 
-Row = tuple[str, str, float | None]  # handler, state, due_at [s, store clock]
 
-_WAITING: Final[Row] = ("letters", "pending", 1.0)
-_FINAL: Final[Row] = ("letters", "completed", None)
-_SCHEDULED: Final[Row] = ("letters", "pending", 32_503_680_000.0)
-_UNKNOWN: Final[Row] = ("nobody_here", "pending", 1.0)
+class Row(NamedTuple):
+    """What is in the file beside the jobs that pass; due_at is in seconds of its clock."""
+
+    handler: str
+    state: str
+    priority: int
+    due_at: float | None
+
+
+_WAITING: Final = Row(HANDLER, "pending", DEFAULT_PRIORITY, 1.0)
+_FINAL: Final = Row(HANDLER, "completed", DEFAULT_PRIORITY, None)
+_SCHEDULED: Final = Row(HANDLER, "pending", 0, 32_503_680_000.0)  # before all others, one day
+_UNKNOWN: Final = Row("nobody_here", "pending", 0, 1.0)
 
 _FILL: Final = """
     WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :size)
     INSERT INTO batchq_jobs
            (queue, handler, state, priority, due_at,
             attempt, refunds, max_attempts, crashes, enqueued_at, payload)
-    SELECT :queue, :handler, :state, 2, :due_at, 0, 0, 4, 0, 1.0, '{"id":' || n || '}'
+    SELECT :queue, :handler, :state, :priority, :due_at, 0, 0, 4, 0, 1.0, '{"id":' || n || '}'
       FROM numbers
 """
 
@@ -42,12 +51,11 @@ _FILL: Final = """
 @contextmanager
 def a_store_with(size: int, row: Row) -> Iterator[Ours]:
     """Give a store of ours that has `size` such rows."""
-    handler, state, due_at = row
     with a_file() as path:
         with closing(RawStore(path)) as raw:
-            values = {"queue": QUEUE, "handler": handler, "state": state, "due_at": due_at}
             if size:
-                raw.connection.execute(_FILL, {**values, "size": size})
+                values = {"queue": QUEUE, "size": size, **row._asdict()}
+                raw.connection.execute(_FILL, values)
         with closing(SqliteStore(path)) as store:
             yield Ours(store)
 
