@@ -92,7 +92,8 @@ class AtWork:
         """
         for name in {job.queue for job in jobs}:
             self._wake(name)
-            if any(each.on_enqueue is not None for each in self._hooks(name)):
+            hooks = self._hooks(name)
+            if hooks and any(each.on_enqueue is not None for each in hooks):
                 new = [pair for pair in zip(jobs, ids, strict=True) if pair[0].queue == name]
                 self._tell_stored(name, new, now())
 

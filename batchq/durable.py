@@ -199,20 +199,21 @@ class DurableQueue:
             self._nursery.start_soon(self._runner.give_back, [each.receipt for each in claimed])
             return
         for solo, some in groupby(claimed, self._runs_alone):
-            jobs = [self._job(each) for each in some]
+            taken = list(some)
+            jobs = [self._job(each) for each in taken]
             call: Special = {"solo": True} if solo else {}
             entries = self._work.enqueue_many_nowait(jobs, **call)
-            self._runner.waiting.update(zip([job.receipt for job in jobs], entries, strict=True))
+            self._runner.waiting.update(zip([each.receipt for each in taken], entries, strict=True))
 
     def _runs_alone(self, claimed: ClaimedJob) -> bool:
         """Tell whether a job goes in a call of its own."""
         return self._runner.runs_alone(claimed.receipt.job_id) or claimed.suspect
 
     def _job(self, claimed: ClaimedJob) -> Job[Any]:
-        signature = self._handlers[claimed.handler].signature
+        signature, receipt = self._handlers[claimed.handler].signature, claimed.receipt
         return Job(
-            id=claimed.receipt.job_id,
-            attempt=claimed.receipt.attempt,
+            id=receipt.job_id,
+            attempt=receipt.attempt,
             queue=self._options.name,
             handler=claimed.handler,
             priority=claimed.priority,
@@ -221,7 +222,7 @@ class DurableQueue:
             enqueued_at=claimed.enqueued_at,
             payload=Undecoded(claimed.payload, signature.decode),
             settle=self._runner.settle_early,
-            receipt=claimed.receipt,
+            receipt=receipt,
         )
 
     def _stop_jobs(self, receipts: Sequence[Receipt], fate: Fate) -> None:

@@ -176,7 +176,9 @@ class AnyHandler(Generic[R]):
             return None
         call = self._call(batch, payloads)
         limit = _Limit(self.timeout, asked)
-        with Context([batch[index] for index in payloads], limit.asked).current():
+        whole = len(payloads) == len(batch)
+        jobs = list(batch.items) if whole else [batch[index] for index in payloads]
+        with Context(jobs, limit.asked).current():
             answers = await self._under(limit, call)
         if not self.takes_many:
             # Any value is a value here, a dict with "success" in it too.
@@ -186,8 +188,9 @@ class AnyHandler(Generic[R]):
     def _payloads(self, batch: Batch[Job[Any]]) -> dict[int, Any]:
         """Read the payloads, by position; a job without one that can be read has failed."""
         payloads = {}
-        for index, job in enumerate(batch):
-            if index in batch.early:
+        early = batch.early
+        for index, job in enumerate(batch.items):
+            if index in early:
                 continue
             try:
                 payloads[index] = job.payload

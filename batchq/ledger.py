@@ -22,7 +22,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
+from operator import attrgetter
 from typing import Any, Final, Protocol, TypeVar
 
 import attrs
@@ -41,6 +42,8 @@ from batchq.stores.base import Store, Waits
 __all__ = ["Ledger", "RunSync"]
 
 T = TypeVar("T")
+
+_settle, _extend, _enqueue, _claim = map(attrgetter, ("settle", "extend", "enqueue", "claim"))
 
 # Groups that may become one commit. What comes in bulk is cut by thousands before.
 _MOST: Final = 1_000
@@ -279,10 +282,10 @@ def _merge(groups: Sequence[Group]) -> Group:
     if len(groups) == 1:
         return groups[0]
     return Group(
-        settle=[each for group in groups for each in group.settle],
-        extend=[each for group in groups for each in group.extend],
-        enqueue=[each for group in groups for each in group.enqueue],
-        claim=[each for group in groups for each in group.claim],
+        settle=[*chain.from_iterable(map(_settle, groups))],
+        extend=[*chain.from_iterable(map(_extend, groups))],
+        enqueue=[*chain.from_iterable(map(_enqueue, groups))],
+        claim=[*chain.from_iterable(map(_claim, groups))],
     )
 
 
@@ -290,8 +293,10 @@ def _split(answers: Answers, groups: Sequence[Group]) -> list[Answers]:
     """Give each of the merged groups its answers."""
     if len(groups) == 1:
         return [answers]
-    settle, extend = iter(answers.settle), iter(answers.extend)
     enqueue, claim = iter(answers.enqueue), iter(answers.claim)
+    if not (answers.settle or answers.extend or answers.claim):  # many callers store jobs
+        return [Answers((), (), [*islice(enqueue, len(group.enqueue))], ()) for group in groups]
+    settle, extend = iter(answers.settle), iter(answers.extend)
     # Most groups have one part: nothing is made for the others.
     return [
         Answers(

@@ -83,11 +83,13 @@ class Runner:
     async def process(self, batch: Batch[Job[Any]]) -> object:
         """Call the handler of a batch: the engine's processor."""
         call = self._calls.begin(batch)
-        for index, job in enumerate(batch):
-            self.waiting.pop(job.receipt, None)
-            if job.receipt not in self.leases:
+        leases, flagged = self.leases, self.leases.flagged
+        for index, job in enumerate(batch.items):
+            receipt = job.receipt
+            self.waiting.pop(receipt, None)
+            if receipt not in leases:
                 self._leave_out(call, index)
-            elif job.receipt in self.leases.flagged:
+            elif receipt in flagged:
                 call.stop(index, CancelReason.USER)
                 batch.settle(index, _LEAVES)
         asked = partial(self._asked, call, trio.lowlevel.current_clock())

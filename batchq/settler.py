@@ -119,19 +119,23 @@ class Settler:
     def _judge(self, jobs: Sequence[Job[Any]], results: Sequence[Result[Any]]) -> list[Settlement]:
         """Return what is to be written down, in order."""
         judges: dict[str, Judge] = {}
+        # Most have simply succeeded, and need no judge.
         settlements = [
-            (judges.get(job.handler) or self._judge_of(job.handler, judges)).settlement(
-                job.receipt,
-                result,
-                item=job,
-                used=job.used,
-                reason="undecodable" if job.undecodable else None,
-            )
+            Settlement(job.receipt, Verdict.OK)
+            if result.success and result.value is None
+            else self._judge_one(job, result, judges)
             for job, result in zip(jobs, results, strict=True)
         ]
         for raised in itertools.chain.from_iterable(each.complaints for each in judges.values()):
             self.watchers.tell(self.watchers.on_error, raised)
         return settlements
+
+    def _judge_one(
+        self, job: Job[Any], result: Result[Any], judges: dict[str, Judge]
+    ) -> Settlement:
+        judge = judges.get(job.handler) or self._judge_of(job.handler, judges)
+        reason = "undecodable" if job.undecodable else None
+        return judge.settlement(job.receipt, result, item=job, used=job.used, reason=reason)
 
     def _judge_of(self, name: str, judges: dict[str, Judge]) -> Judge:
         handler = self.handlers[name]

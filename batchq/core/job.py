@@ -308,7 +308,7 @@ class Answers(msgspec.Struct, frozen=True):
     claim: Sequence[Claimed]
 
 
-class Undecoded(msgspec.Struct, Generic[P], eq=False):
+class Undecoded(msgspec.Struct, Generic[P], eq=False, gc=False):
     """A payload as it is stored, and how to read it."""
 
     content: bytes
