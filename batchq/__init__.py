@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from batchq.core.lifecycle import JobState
     from batchq.core.limits import SlidingWindow, TokenBucket
     from batchq.core.options import DropPolicy
+    from batchq.core.record import (
+        JobFilter,
+        JobRecord,
+        Ordered,
+        Outcome,
+        StoreStats,
+        Tally,
+        WorkerRecord,
+    )
     from batchq.core.result import Result
     from batchq.core.retry import RetryPolicy
     from batchq.core.statistics import DrainReport, QueueStats
@@ -112,8 +121,10 @@ __all__ = [
     "Job",
     "JobError",
     "JobFailed",
+    "JobFilter",
     "JobHandle",
     "JobHooks",
+    "JobRecord",
     "JobState",
     "JobStopped",
     "LeaseLost",
@@ -121,6 +132,8 @@ __all__ = [
     "MissingExtra",
     "NotAStore",
     "OptionError",
+    "Ordered",
+    "Outcome",
     "PayloadError",
     "Persistence",
     "PersistenceError",
@@ -142,15 +155,18 @@ __all__ = [
     "StoreBusy",
     "StoreError",
     "StoreFull",
+    "StoreStats",
     "StoreTooNew",
     "StoreUnavailable",
     "StrategyError",
+    "Tally",
     "Throttled",
     "TokenBucket",
     "Trigger",
     "UnknownHandler",
     "UnknownJob",
     "Unsupported",
+    "WorkerRecord",
     "batch_queue",
     "context",
     "in_memory_queue",
@@ -169,6 +185,15 @@ _HOMES: Final = MappingProxyType(
         "batchq.core.lifecycle": ("JobState",),
         "batchq.core.limits": ("SlidingWindow", "TokenBucket"),
         "batchq.core.options": ("DropPolicy",),
+        "batchq.core.record": (
+            "JobFilter",
+            "JobRecord",
+            "Ordered",
+            "Outcome",
+            "StoreStats",
+            "Tally",
+            "WorkerRecord",
+        ),
         "batchq.core.result": ("Result",),
         "batchq.core.retry": ("RetryPolicy",),
         "batchq.core.statistics": ("DrainReport", "QueueStats"),

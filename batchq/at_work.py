@@ -71,7 +71,7 @@ class AtWork:
             for name, slots in chosen.items():
                 made.append((name, self._make(name, slots, ledger, guard=guard)))
             if ledger is not None and ledger.threaded and ledger.store.info().shared:
-                wake = Wake(ledger, self._wake_all)
+                wake = Wake(ledger, self.look)
                 wake.start()
             return [queue for _, queue in made]
 
@@ -97,8 +97,17 @@ class AtWork:
                 new = [pair for pair in zip(jobs, ids, strict=True) if pair[0].queue == name]
                 self._tell_stored(name, new, now())
 
-    def _wake_all(self) -> None:
-        """Let all look for jobs: somebody else has written."""
+    def asked(self, job_ids: Sequence[int]) -> None:
+        """Stop those of these jobs that are held here: they were asked to stop."""
+        if self._pid != os.getpid():
+            return  # they are held by the parent of this process
+        for queues in list(self._awake.values()):
+            for queue, token in list(queues.items()):
+                with suppress(trio.RunFinishedError):  # its event loop has ended this very moment
+                    token.run_sync_soon(queue.cancel, job_ids)
+
+    def look(self) -> None:
+        """Let all look for jobs: somebody else has written, or some are due now."""
         for name in list(self._awake):
             self._wake(name)
 

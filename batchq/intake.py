@@ -19,9 +19,10 @@ from typing import Any, Final, TypeVar
 import attrs
 import trio
 
+from batchq.admin import Admin
 from batchq.bridge import Bell, forbid_event_loop, in_trio, run_blocking
 from batchq.core.job import Enqueued, Group, NewJob
-from batchq.core.record import JobRecord
+from batchq.core.record import JobRecord, Ordered
 from batchq.ends import Ends
 from batchq.errors import UnknownJob
 from batchq.job_handle import JobHandle, Read
@@ -108,11 +109,13 @@ class JobLookup:
         ledgers: the road to the store.
         ends: tells of jobs that end in this process.
         poll_interval: longest time between two looks for a job's end [s].
+        admin: carries orders out.
     """
 
     ledgers: AtFirstUse
     ends: Ends
     poll_interval: float
+    admin: Admin
 
     async def get(self, job_id: int) -> tuple[JobRecord, str]:
         """Read a job and its status; see `Records`."""
@@ -151,6 +154,22 @@ class JobLookup:
             while not (record := self.get_sync(job_id)[0]).state.final:
                 bell.wait_sync(patience.pause(record))
         return record
+
+    async def cancel(self, job_id: int, reason: str) -> Ordered:
+        """Cancel a job; see `Records`."""
+        return (await self.admin.cancel(job_id, reason)).answers[0]
+
+    def cancel_sync(self, job_id: int, reason: str) -> Ordered:
+        """Do the same, blocking."""
+        return self.admin.cancel_sync(job_id, reason).answers[0]
+
+    async def retry(self, job_id: int) -> Ordered:
+        """Let a job run again; see `Records`."""
+        return (await self.admin.retry(job_id)).answers[0]
+
+    def retry_sync(self, job_id: int) -> Ordered:
+        """Do the same, blocking."""
+        return self.admin.retry_sync(job_id).answers[0]
 
     async def read(self, call: Callable[[], T]) -> T:
         """Run a read of the store, in a thread if the store needs one."""

@@ -12,8 +12,8 @@ from typing import Any, Generic, Protocol, TypeVar
 import attrs
 
 from batchq.core.job import NewJob
-from batchq.core.lifecycle import JobState
-from batchq.core.record import JobRecord
+from batchq.core.lifecycle import USER, JobState
+from batchq.core.record import JobRecord, Ordered
 from batchq.errors import JobFailed
 
 __all__ = ["Intake", "JobHandle", "Read", "Records"]
@@ -65,6 +65,18 @@ class Records(Protocol):
         """Say how the job's last attempt failed; empty if it is not known."""
 
     def last_error_sync(self, job_id: int) -> str:
+        """Do the same, blocking."""
+
+    async def cancel(self, job_id: int, reason: str) -> Ordered:
+        """Cancel a job that waits, or ask one that is running to stop."""
+
+    def cancel_sync(self, job_id: int, reason: str) -> Ordered:
+        """Do the same, blocking."""
+
+    async def retry(self, job_id: int) -> Ordered:
+        """Let a job that ended run again, or one that waits run now."""
+
+    def retry_sync(self, job_id: int) -> Ordered:
         """Do the same, blocking."""
 
 
@@ -126,6 +138,35 @@ class JobHandle(Generic[R]):
         if record.state is not JobState.COMPLETED:
             raise _failed(record, self._records.last_error_sync(self.id))
         return self._read(record.value)  # type: ignore[no-any-return]  # of type R, checked
+
+    async def cancel(self, reason: str = USER) -> Ordered:
+        """Cancel the job if it waits, or ask whoever runs it to stop.
+
+        Args:
+            reason: why, in one word; it is kept with the job.
+
+        Returns:
+            `DONE`: it is cancelled; `ASKED`: it runs, and is stopped as soon as its worker
+            hears of it; `REFUSED`: it has ended; `UNKNOWN`: the store has it no more.
+        """
+        return await self._records.cancel(self.id, reason)
+
+    def cancel_sync(self, reason: str = USER) -> Ordered:
+        """Do the same, blocking."""
+        return self._records.cancel_sync(self.id, reason)
+
+    async def retry(self) -> Ordered:
+        """Let the job run again if it has ended, with all its attempts; or now if it waits.
+
+        Returns:
+            `DONE`; `REFUSED`: it runs; `CONFLICT`: another job has its key; `UNKNOWN`: the
+            store has it no more.
+        """
+        return await self._records.retry(self.id)
+
+    def retry_sync(self) -> Ordered:
+        """Do the same, blocking."""
+        return self._records.retry_sync(self.id)
 
 
 def _failed(record: JobRecord, last: str) -> JobFailed:

@@ -19,6 +19,7 @@ from typing import Any, Final, ParamSpec, Self, TypeVar, Unpack, overload
 
 import trio
 
+from batchq.admin import Admin
 from batchq.at_work import AtWork
 from batchq.bridge import LoopThread, in_trio, run_blocking, run_to_its_end
 from batchq.core.job import Job
@@ -57,7 +58,7 @@ _SAME_SIGNAL: Final = 0.3  # two within so long are one [s]
 _DEFAULT_URL: Final = "sqlite:///batchq.db"
 
 
-class QueueManager:
+class QueueManager(Admin):
     """Stores jobs for functions, and runs them in batches.
 
         manager = QueueManager("sqlite:///jobs.db")
@@ -111,7 +112,8 @@ class QueueManager:
         defaults = {"lease": checked.lease, "poll_interval": checked.poll_interval}
         self._registry = Registry(defaults)
         self._at_work = AtWork(self._registry.queues, ends, job_hooks(hooks))
-        lookup = JobLookup(self._ledgers, ends, checked.poll_interval)
+        super().__init__(self._ledgers, self._at_work.asked, self._at_work.look)
+        lookup = JobLookup(self._ledgers, ends, checked.poll_interval, self)
         self._intake = DurableIntake(lookup, self._at_work.stored)
         # By process id and task; a forked child is in none of its parent's.
         self._blocks: dict[tuple[int, object], list[AbstractAsyncContextManager[None]]] = {}

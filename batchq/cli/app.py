@@ -37,6 +37,8 @@ _MODULES: Final = MappingProxyType(
         "stats": "batchq.cli.stats",
         "jobs": "batchq.cli.jobs",
         "job": "batchq.cli.jobs",
+        "queue": "batchq.cli.orders",
+        "clean": "batchq.cli.orders",
         "backup": "batchq.cli.upkeep",
         "doctor": "batchq.cli.upkeep",
     }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from batchq.cli.door import existing_store, store_options
+from batchq.cli.orders import STATUSES, cancel, retry
 from batchq.cli.refusal import Refusal
 from batchq.cli.table import table, visible, when
 
@@ -17,18 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["job", "jobs"]
 
-# As batchq.core: stored states, then what is read from them. Written out, for --help is to
-# answer without importing the core; a test compares.
-STATUSES: Final = (
-    "pending",
-    "processing",
-    "completed",
-    "failed",
-    "cancelled",
-    "scheduled",
-    "retrying",
-    "stalled",
-)
 _PAYLOAD: Final = 40
 _ERROR: Final = 60
 
@@ -80,10 +69,35 @@ def jobs(
         click.echo(f"\nmore, perhaps: --after {found[-1].id}")
 
 
-@click.command()
+class _Job(click.Group):
+    """Shows a job where no other command is named."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the words of the command line."""
+        if args and args[0] not in {*self.commands, *ctx.help_option_names}:
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_Job)
+def job() -> None:
+    """Show, cancel or retry jobs.
+
+    \b
+    Example:
+        batchq job 17                            all about one of them
+        batchq job retry 17
+    """  # noqa: D301 - click's mark, not a backslash
+
+
+job.add_command(cancel)
+job.add_command(retry)
+
+
+@job.command()
 @click.argument("job_id", type=int, metavar="ID")
 @store_options
-def job(*, job_id: int, url: str, as_json: bool) -> None:
+def show(*, job_id: int, url: str, as_json: bool) -> None:
     """Show all about one job, and how its attempts failed.
 
     \b

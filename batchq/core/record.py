@@ -5,7 +5,7 @@ Times are seconds on the store's own clock.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Final
 
@@ -25,7 +25,9 @@ __all__ = [
     "JobRecord",
     "Note",
     "Ordered",
+    "Outcome",
     "QueueRecord",
+    "StoreStats",
     "Tally",
     "WorkerRecord",
 ]
@@ -256,6 +258,43 @@ class Changed(msgspec.Struct, frozen=True):
     ids: Sequence[int]
     answers: Sequence[Ordered]
     next: int | None = None
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of an order, for whoever gave it.
+
+    Attributes:
+        answers: one per job that was named, in order; of a filter's jobs none.
+        counts: how often each answer was given.
+        asked: the ids of jobs that were asked to stop.
+    """
+
+    answers: Sequence[Ordered]
+    counts: Mapping[Ordered, int]
+    asked: Sequence[int] = ()
+
+    @property
+    def done(self) -> int:
+        """How many jobs have changed, those asked to stop included."""
+        return self.counts.get(Ordered.DONE, 0) + self.counts.get(Ordered.ASKED, 0)
+
+
+class StoreStats(msgspec.Struct, frozen=True, kw_only=True):
+    """What a store holds, and what happened there within the last hour.
+
+    Attributes:
+        now: when it was counted [s, store clock].
+        queues: jobs by queue and stored state; a state without jobs is left out.
+        paused: the queues of which nothing may be claimed.
+        tallies: what happened, by minute and queue.
+        workers: who works or has worked here, the latest first.
+    """
+
+    now: float
+    queues: Mapping[str, Mapping[JobState, int]]
+    paused: frozenset[str]
+    tallies: Sequence[Tally]
+    workers: Sequence[WorkerRecord]
 
 
 class Cleaned(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from batchq.cli.jobs import STATUSES
+from batchq.cli.orders import STATUSES
 from batchq.core.job import Group, NewJob
 from batchq.core.lifecycle import JobState
 from batchq.stores.url import open_store

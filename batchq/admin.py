@@ -1,0 +1,351 @@
+"""What people ask a manager about jobs, and order.
+
+    await manager.cancel(job)    manager.cancel_sync(17)    await manager.retry(JobFilter(...))
+
+Rule 1: every order has a twin that blocks, for programs without an event loop.
+Rule 2: an order about a filter's jobs is worked off by thousands, each a transaction of its
+own: nobody waits long for it, and what it did before an error stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
+
+import trio
+
+from batchq.bridge import forbid_event_loop, in_trio, run_blocking
+from batchq.core.job_options import check_name
+from batchq.core.lifecycle import USER, JobState
+from batchq.core.numbers import is_wait
+from batchq.core.record import (
+    EVERY_JOB,
+    Changed,
+    Cleaned,
+    JobFilter,
+    JobRecord,
+    Ordered,
+    Outcome,
+    StoreStats,
+)
+from batchq.errors import OptionError, UnknownJob
+from batchq.job_handle import JobHandle
+from batchq.ledger import Ledger
+from batchq.stores.base import Store
+
+__all__ = ["Admin", "Ledgers"]
+
+T = TypeVar("T")
+
+Jobs: TypeAlias = int | JobHandle[Any] | Iterable[int | JobHandle[Any]] | JobFilter
+
+_AT_ONCE: Final = 1_000
+_LATELY: Final = 3_600.0  # [s]
+_FINAL: Final = tuple(state for state in JobState if state.final)
+_Steps: TypeAlias = Generator[Callable[[Store], Any], Any, T]
+
+
+class Ledgers(Protocol):
+    """Where a manager has its ledger."""
+
+    def get(self) -> Ledger:
+        """Return it, opened; it blocks."""
+
+    async def aget(self) -> Ledger:
+        """Return it, opened without blocking the event loop."""
+
+
+class _Order(Protocol):
+    """What to do to some jobs: ids, or a filter's from where on."""
+
+    def __call__(self, store: Store, *, which: Sequence[int] | JobFilter, after: int) -> Changed:
+        """Do it to the next of them."""
+
+
+class Admin:
+    """The part of a manager that people give orders to.
+
+    Args:
+        ledgers: the road to the store.
+        on_asked: told which jobs were asked to stop.
+        on_news: told that jobs may be due that were not.
+    """
+
+    def __init__(
+        self,
+        ledgers: Ledgers,
+        on_asked: Callable[[Sequence[int]], object],
+        on_news: Callable[[], object],
+    ) -> None:
+        self._road = ledgers
+        self._on_asked = on_asked
+        self._on_news = on_news
+
+    async def cancel(self, jobs: Jobs, reason: str = USER) -> Outcome:
+        """Cancel jobs that wait, and ask those that are running to stop.
+
+        An async handler is cancelled at its next checkpoint, in whatever process it runs; a
+        thread is not stopped. A job that completes first is completed.
+
+        Args:
+            jobs: an id, a handle, several of them, or a `JobFilter`.
+            reason: why, in one word; it is kept with the job.
+
+        Raises:
+            StoreError: it was not done; of a filter's jobs, not to the end.
+        """
+        return await self._drive(self._cancel(jobs, reason))
+
+    def cancel_sync(self, jobs: Jobs, reason: str = USER) -> Outcome:
+        """Do the same, blocking."""
+        return self._drive_sync(self._cancel(jobs, reason), "cancel")
+
+    async def retry(self, jobs: Jobs) -> Outcome:
+        """Let jobs that ended run again, with all their attempts; and waiting ones run now.
+
+        Args:
+            jobs: an id, a handle, several of them, or a `JobFilter`.
+
+        Raises:
+            StoreError: it was not done; of a filter's jobs, not to the end.
+        """
+        return await self._drive(self._retry(jobs))
+
+    def retry_sync(self, jobs: Jobs) -> Outcome:
+        """Do the same, blocking."""
+        return self._drive_sync(self._retry(jobs), "retry")
+
+    async def pause(self, queue: str) -> None:
+        """Let nothing of a queue be claimed, by any process, until `resume`.
+
+        What runs goes on, and jobs may be stored. It outlives every restart.
+        """
+        await self._drive(self._set_queue(queue, paused=True))
+
+    def pause_sync(self, queue: str) -> None:
+        """Do the same, blocking."""
+        self._drive_sync(self._set_queue(queue, paused=True), "pause")
+
+    async def resume(self, queue: str) -> None:
+        """Let a queue's jobs be claimed again."""
+        await self._drive(self._set_queue(queue, paused=False))
+
+    def resume_sync(self, queue: str) -> None:
+        """Do the same, blocking."""
+        self._drive_sync(self._set_queue(queue, paused=False), "resume")
+
+    async def clean(
+        self, *, grace: float, queue: str | None = None, states: Iterable[JobState] = _FINAL
+    ) -> int:
+        """Delete jobs that ended long enough ago, with what is kept of their failures.
+
+        Args:
+            grace: how long ago at least [s].
+            queue: only its jobs; None: all.
+            states: only those that ended so.
+
+        Returns:
+            How many are gone.
+        """
+        return await self._drive(self._clean(grace, queue, states))
+
+    def clean_sync(
+        self, *, grace: float, queue: str | None = None, states: Iterable[JobState] = _FINAL
+    ) -> int:
+        """Do the same, blocking."""
+        return self._drive_sync(self._clean(grace, queue, states), "clean")
+
+    async def get(self, job: int | JobHandle[Any]) -> JobRecord:
+        """Read one job.
+
+        Raises:
+            UnknownJob: the store has none of that id.
+        """
+        return await self._read(lambda store: _one(store, _id_of(job)))
+
+    def get_sync(self, job: int | JobHandle[Any]) -> JobRecord:
+        """Do the same, blocking."""
+        return _one(self._road.get().store, _id_of(job))
+
+    async def jobs(
+        self,
+        where: JobFilter = EVERY_JOB,
+        *,
+        after: int | None = None,
+        limit: int = 100,
+        newest_first: bool = False,
+    ) -> list[JobRecord]:
+        """List jobs in the order they were stored, page by page.
+
+        Args:
+            where: which.
+            after: the id of the last job of the page before; None: the first page.
+            limit: at most so many [jobs].
+            newest_first: begin with the youngest.
+        """
+        return await self._read(
+            lambda store: store.find(where, after=after, limit=limit, newest_first=newest_first)
+        )
+
+    def jobs_sync(
+        self,
+        where: JobFilter = EVERY_JOB,
+        *,
+        after: int | None = None,
+        limit: int = 100,
+        newest_first: bool = False,
+    ) -> list[JobRecord]:
+        """Do the same, blocking."""
+        store = self._road.get().store
+        return store.find(where, after=after, limit=limit, newest_first=newest_first)
+
+    async def failed(self, queue: str | None = None, *, limit: int = 100) -> list[JobRecord]:
+        """List what failed, the youngest first: the dead letters of a queue, or of all."""
+        where = JobFilter(status=JobState.FAILED.value, queue=queue)
+        return await self.jobs(where, limit=limit, newest_first=True)
+
+    def failed_sync(self, queue: str | None = None, *, limit: int = 100) -> list[JobRecord]:
+        """Do the same, blocking."""
+        where = JobFilter(status=JobState.FAILED.value, queue=queue)
+        return self.jobs_sync(where, limit=limit, newest_first=True)
+
+    async def stats(self) -> StoreStats:
+        """Count what is there, and what happened within the last hour."""
+        return await self._read(_stats)
+
+    def stats_sync(self) -> StoreStats:
+        """Do the same, blocking."""
+        return _stats(self._road.get().store)
+
+    # ---- Orders, step by step: each yields what to do to the store, and gets the answer.
+
+    def _cancel(self, jobs: Jobs, reason: str) -> _Steps[Outcome]:
+        def order(store: Store, *, which: Sequence[int] | JobFilter, after: int) -> Changed:
+            return store.cancel(which, reason, after=after)
+
+        outcome = yield from _each(jobs, order)
+        if outcome.asked:
+            self._on_asked(outcome.asked)
+        return outcome
+
+    def _retry(self, jobs: Jobs) -> _Steps[Outcome]:
+        def order(store: Store, *, which: Sequence[int] | JobFilter, after: int) -> Changed:
+            return store.retry(which, after=after)
+
+        outcome = yield from _each(jobs, order)
+        self._on_news()
+        return outcome
+
+    def _set_queue(self, queue: str, *, paused: bool) -> _Steps[None]:
+        check_name("a queue's name", queue)
+        yield lambda store: store.set_queue(queue, paused=paused)
+        if not paused:
+            self._on_news()
+
+    def _clean(self, grace: float, queue: str | None, states: Iterable[JobState]) -> _Steps[int]:
+        if not is_wait(grace):
+            raise OptionError(f"grace must be a finite number of seconds from 0, got {grace!r}")
+        retention = dict.fromkeys(states, float(grace))
+        deleted, after = 0, 0
+        while True:
+            cleaned: Cleaned = yield partial(_step, retention=retention, queue=queue, after=after)
+            deleted += cleaned.deleted
+            if cleaned.next is None:
+                return deleted
+            after = cleaned.next
+
+    async def _drive(self, steps: _Steps[T]) -> T:
+        ledger = await self._road.aget()
+        answer: Any = None
+        while True:
+            try:
+                call = steps.send(answer)
+            except StopIteration as end:
+                done: T = end.value
+                return done
+            if in_trio():
+                answer = await ledger.call(call)
+            else:  # a task that is cancelled does not wait, but what it began is done
+                answer = await asyncio.shield(asyncio.to_thread(ledger.call_now, call))
+
+    def _drive_sync(self, steps: _Steps[T], name: str) -> T:
+        forbid_event_loop(f"{name}_sync()", f"await manager.{name}(...)")
+        ledger = self._road.get()
+        answer: Any = None
+        while True:
+            try:
+                call = steps.send(answer)
+            except StopIteration as end:
+                done: T = end.value
+                return done
+            answer = ledger.call_now(call)
+
+    async def _read(self, call: Callable[[Store], T]) -> T:
+        store = (await self._road.aget()).store
+        if not store.info().inline:
+            return await run_blocking(lambda: call(store))
+        if in_trio():
+            await trio.lowlevel.checkpoint()
+        return call(store)
+
+
+def _each(jobs: Jobs, order: _Order) -> _Steps[Outcome]:
+    """Carry an order out on ids, or on a filter's jobs, by thousands."""
+    counts: Counter[Ordered] = Counter()
+    answers: list[Ordered] = []
+    asked: list[int] = []
+    for which in _portions(jobs):
+        after: int | None = 0
+        while after is not None:
+            changed: Changed = yield partial(order, which=which, after=after)
+            counts.update(changed.answers)
+            asked += [
+                id_
+                for id_, answer in zip(changed.ids, changed.answers, strict=True)
+                if answer is Ordered.ASKED
+            ]
+            if not isinstance(jobs, JobFilter):
+                answers += changed.answers
+            after = changed.next
+    return Outcome(answers=answers, counts=dict(counts), asked=asked)
+
+
+def _step(
+    store: Store, *, retention: Mapping[JobState, float], queue: str | None, after: int
+) -> Cleaned:
+    return store.clean(retention, queue=queue, after=after)
+
+
+def _portions(jobs: Jobs) -> Iterator[Sequence[int] | JobFilter]:
+    if isinstance(jobs, JobFilter):
+        yield jobs
+        return
+    ids = map(_id_of, [jobs] if isinstance(jobs, int | JobHandle) else jobs)
+    while portion := list(islice(ids, _AT_ONCE)):
+        yield portion
+
+
+def _id_of(job: int | JobHandle[Any]) -> int:
+    return job.id if isinstance(job, JobHandle) else job
+
+
+def _one(store: Store, job_id: int) -> JobRecord:
+    [record] = store.get([job_id])
+    if record is None:
+        raise UnknownJob(f"the store {store.info().location} has no job {job_id}")
+    return record
+
+
+def _stats(store: Store) -> StoreStats:
+    now = store.now()
+    return StoreStats(
+        now=now,
+        queues=store.counts(),
+        paused=frozenset(queue.queue for queue in store.queues() if queue.paused),
+        tallies=store.tally(now - _LATELY),
+        workers=store.workers(),
+    )
