@@ -256,6 +256,32 @@ def test_a_new_boot_goes_on_in_time_and_voids_every_lease(path: Path) -> None:
         assert connection.execute("SELECT count(*) FROM batchq_clock").fetchone() == (1,)
 
 
+def test_of_several_that_open_first_in_a_new_boot_one_sets_the_clock(path: Path) -> None:
+    with closing(SqliteStore(path)) as store:
+        enqueue(store, *(job() for _ in range(20)))
+        claim(store, request(limit=10, lease=3600))
+    raw(path, "UPDATE batchq_clock SET boot_id = 'another boot', offset = offset + 1e6")
+    reading, writing = os.pipe()
+    go = time.monotonic() + 0.2
+
+    def child() -> None:
+        time.sleep(max(0.0, go - time.monotonic()))
+        with closing(SqliteStore(path)) as store:
+            offset = store.now() - time.clock_gettime(time.CLOCK_BOOTTIME)
+            os.write(writing, b"%.3f\n" % offset)
+            assert len(claim_ids(store, request(limit=5, lease=3600))) == 5  # none twice
+
+    assert succeeded(*(forked(child) for _ in range(4)))
+    os.close(writing)
+    offsets = [float(line) for line in os.read(reading, 1_000).split()]
+    os.close(reading)
+    assert len(offsets) == 4
+    assert max(offsets) - min(offsets) < 0.01
+    with closing(SqliteStore(path)) as store:
+        assert {row.attempt for row in store.find(JobFilter())} == {1, 2}
+        assert sum(row.attempt for row in store.find(JobFilter())) == 30
+
+
 # ---- The disk
 
 

@@ -67,7 +67,7 @@ class Writer:
             StoreError: as `Store.commit` says.
         """
         if self._broken is not None:
-            raise StoreBroken(f"{self.path} is not used any more") from self._broken
+            raise StoreBroken(str(self._broken)) from self._broken
         try:
             with translated(self.path):
                 self.lock.wait_for(self._begin, self.patience)

@@ -36,7 +36,9 @@ def store_error(error: sqlite3.Error | MemoryError, path: str) -> StoreError:
     if code & 0xFF in _FULL or code in _FULL_IO:
         return StoreFull(f"{path}: no space left; nothing was done, repeat when there is ({error})")
     if code & 0xFF in _BROKEN:
-        return StoreBroken(f"{path} can't be trusted any more, stop using it: {error}")
+        return StoreBroken(
+            f"{path} can't be trusted any more ({error}): stop, see to the disk, start again"
+        )
     return StoreError(f"{path}: {error}")
 
 
