@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         WorkerRecord,
     )
     from batchq.core.result import Result
+    from batchq.core.retention import Retention
     from batchq.core.retry import RetryPolicy
     from batchq.core.statistics import DrainReport, QueueStats
     from batchq.errors import (
@@ -147,6 +148,7 @@ __all__ = [
     "QueueStats",
     "Receipt",
     "Result",
+    "Retention",
     "RetryPolicy",
     "SlidingWindow",
     "SqliteStorage",
@@ -195,6 +197,7 @@ _HOMES: Final = MappingProxyType(
             "WorkerRecord",
         ),
         "batchq.core.result": ("Result",),
+        "batchq.core.retention": ("Retention",),
         "batchq.core.retry": ("RetryPolicy",),
         "batchq.core.statistics": ("DrainReport", "QueueStats"),
         "batchq.handle": ("Entry", "Handle"),

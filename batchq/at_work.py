@@ -6,15 +6,22 @@ Rule 1: queues are made anew for each block, so that one manager serves many eve
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import attrs
+import msgspec
 import trio
 
+from batchq import __version__
+from batchq.chores import Chores
 from batchq.core.job import Job, NewJob, Undecoded
+from batchq.core.record import Beat
 from batchq.core.result import Result
+from batchq.core.retention import Retention
 from batchq.durable import DurableQueue
 from batchq.ends import Ends
 from batchq.errors import LeaseLost
@@ -24,13 +31,14 @@ from batchq.hooks import JobHooks, JobWatchers
 from batchq.ledger import Ledger
 from batchq.memory_tier import MemoryQueue
 from batchq.registry import Declared
+from batchq.trouble import tell_of_trouble
 from batchq.wake import Wake
 from batchq.workers import Workers, Works
 
 __all__ = ["AtWork"]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class AtWork:
     """Makes queues work, and wakes those that do.
 
@@ -38,12 +46,18 @@ class AtWork:
         queues: what was declared, by name.
         ends: who waits for jobs to end.
         hooks: whom to tell of all jobs.
+        retention: how long ended jobs are kept.
+        cleanup_interval: from one clean to the next [s].
     """
 
     queues: Mapping[str, Declared]
     ends: Ends
     hooks: Sequence[JobHooks]
+    retention: Retention
+    cleanup_interval: float
     _pid: int = attrs.field(default=0, init=False)
+    # What works here: the queues of each block, and whether those are all.
+    _blocks: list[tuple[Mapping[str, int | None], bool]] = attrs.field(factory=list, init=False)
     _suspects: SuspectPlace = attrs.field(factory=SuspectPlace, init=False)
     _awake: dict[str, dict[DurableQueue, trio.lowlevel.TrioToken]] = attrs.field(
         factory=dict, init=False
@@ -63,24 +77,33 @@ class AtWork:
     ) -> Workers:
         """Make a block in which these queues work, with the concurrency given for each."""
         made: list[tuple[str, Works]] = []
-        wake: Wake | None = None
-        guard = Guard() if ledger is not None and ledger.threaded else None
+        beside = ExitStack()
 
         def make() -> Sequence[Works]:
-            nonlocal wake
+            beside.enter_context(self._block(chosen))
+            beside.callback(self._forget, made)
+            guard = Guard() if ledger is not None and ledger.threaded else None
             for name, slots in chosen.items():
                 made.append((name, self._make(name, slots, ledger, guard=guard)))
-            if ledger is not None and ledger.threaded and ledger.store.info().shared:
-                wake = Wake(ledger, self.look)
-                wake.start()
-            return [queue for _, queue in made]
+            if ledger is not None:
+                beside.enter_context(self._news(ledger))
+                made.append(("", self._chores(ledger, made)))
+            return [each for _, each in made]
 
-        def forget() -> None:
-            if wake is not None:
-                wake.stop()
-            self._forget(made)
+        return Workers(make, ledger, grace, beside.close)
 
-        return Workers(make, ledger, grace, forget)
+    def check_not_working(self, queue: str) -> None:
+        """Refuse a handler for this queue, if nothing would ever run it.
+
+        Raises:
+            RuntimeError: this process works on that queue, or on all there are.
+        """
+        blocks = self._blocks if self._pid == os.getpid() else []
+        if any(everything or queue in chosen for chosen, everything in blocks):
+            raise RuntimeError(
+                "workers know the handlers that were registered before they started, and would"
+                " never run this one: register it before working(), run() or start_workers()"
+            )
 
     def stored(self, jobs: Sequence[NewJob], ids: Sequence[int], now: Callable[[], float]) -> None:
         """Wake the queues that these new jobs are for, and tell their hooks.
@@ -126,6 +149,63 @@ class AtWork:
     def _hooks(self, name: str) -> list[JobHooks]:
         return [*self.hooks, *self.queues[name].hooks]
 
+    @contextmanager
+    def _block(self, chosen: Mapping[str, int | None]) -> Iterator[None]:
+        """Note that these queues work here, in the block."""
+        if self._pid != os.getpid():  # what works in the parent of a forked process does not
+            self._pid = os.getpid()
+            self._awake.clear()
+            self._blocks.clear()
+            self._suspects = SuspectPlace()
+        everything = {name for name, queue in self.queues.items() if queue.handlers} <= {*chosen}
+        block = (chosen, everything)
+        self._blocks.append(block)
+        try:
+            yield
+        finally:
+            self._blocks.remove(block)
+
+    @contextmanager
+    def _news(self, ledger: Ledger) -> Iterator[None]:
+        """Let queues look for jobs when other processes have written, in the block."""
+        if not (ledger.threaded and ledger.store.info().shared):
+            yield
+            return
+        wake = Wake(ledger, self.look)
+        wake.start()
+        try:
+            yield
+        finally:
+            wake.stop()
+
+    def _chores(self, ledger: Ledger, made: Sequence[tuple[str, Works]]) -> Chores:
+        queues = {name: queue for name, queue in made if isinstance(queue, DurableQueue)}
+        beat = Beat(
+            worker=ledger.worker,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=__version__,
+            queues={name: queue.concurrency for name, queue in queues.items()},
+            handlers=tuple(
+                handler
+                for name in queues
+                for each in self.queues[name].handlers
+                for handler in each.names
+            ),
+        )
+
+        def say(late: float) -> Beat:
+            held = sum(queue.held for queue in queues.values())
+            return msgspec.structs.replace(beat, held=held, lag=late)
+
+        return Chores(
+            ledger=ledger,
+            beat=say,
+            retention=self.retention,
+            cleanup_interval=self.cleanup_interval,
+            on_error=partial(tell_of_trouble, JobWatchers(self.hooks), "the worker"),
+        )
+
     def _make(
         self, name: str, slots: int | None, ledger: Ledger | None, *, guard: Guard | None
     ) -> Works:
@@ -139,10 +219,6 @@ class AtWork:
             declared.memory.begin(memory)
             return memory
         assert ledger is not None, "need_store said so"  # noqa: S101 - for the type checker
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
-            self._awake.clear()
-            self._suspects = SuspectPlace()
         queue = DurableQueue(
             options,
             declared.handlers,
@@ -159,7 +235,7 @@ class AtWork:
         for name, queue in made:
             if isinstance(queue, DurableQueue):
                 self._awake[name].pop(queue, None)
-            elif (memory := self.queues[name].memory) is not None:
+            elif isinstance(queue, MemoryQueue) and (memory := self.queues[name].memory):
                 memory.end()
 
     def _stored_job(self, new: NewJob, id_: int, now: float) -> Job[Any]:

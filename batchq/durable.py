@@ -76,7 +76,7 @@ class DurableQueue:
         self._handlers = {name: each for each in handlers for name in each.names}
         self._guard = guard
         self._stop = Stop()
-        failed = partial(tell_of_trouble, watchers, options.name)
+        failed = partial(tell_of_trouble, watchers, f"queue {options.name!r}")
         self._leases = Leases(ledger, options.lease, on_fate=self._stop_jobs, on_error=failed)
         self._suspects = suspects or SuspectPlace()
         self._feeder = self._new_feeder(ledger, failed)
@@ -153,6 +153,16 @@ class DurableQueue:
     def wake(self) -> None:
         """Look for jobs now: some were stored here."""
         self._feeder.wake()
+
+    @property
+    def concurrency(self) -> int:
+        """Most calls in flight here [calls]."""
+        return self._options.concurrency
+
+    @property
+    def held(self) -> int:
+        """Jobs that are claimed and not settled [jobs]."""
+        return len(self._leases)
 
     def cancel(self, job_ids: Iterable[int]) -> None:
         """Stop those of these jobs that are held here: somebody here has cancelled them."""

@@ -48,6 +48,7 @@ class Feeder:
         suspects: the place for one of them; all queues of a process share it.
         accept: gets the jobs of each claim, in order, in the step that learns of them.
         on_error: told when the store could not do it.
+        looked_at: when the last claim was sent that was answered, if with nothing [s].
     """
 
     queue: str
@@ -59,6 +60,7 @@ class Feeder:
     suspects: SuspectPlace
     accept: Callable[[Sequence[ClaimedJob]], object]
     on_error: Callable[[Exception], object]
+    looked_at: float = attrs.field(default=-math.inf, init=False)
     _asked: int = attrs.field(default=0, init=False)
     _next: float = attrs.field(default=-math.inf, init=False)
     _held_back: float = attrs.field(default=-math.inf, init=False)
@@ -78,9 +80,21 @@ class Feeder:
         try:
             with self._scope:
                 while not self._stopped:
-                    await self._step()
+                    await self._supervised()
         finally:
             self._ended.set()
+
+    async def _supervised(self) -> None:
+        """Take a step; after an error, whatever it is, the next one a little later."""
+        try:
+            await self._step()
+        except StoreBroken as error:
+            self.on_error(error)
+            raise
+        except Exception as error:
+            self.on_error(error)
+            self._failures += 1
+            self._next = trio.current_time() + pause_after(self._failures)
 
     async def _step(self) -> None:
         """Claim, or wait until it makes sense."""
@@ -140,6 +154,7 @@ class Feeder:
             self._note_suspect(claimed)
         if claimed is None:
             return
+        self.looked_at = sent
         wait = self.poll_interval
         if self._woken or len(claimed.jobs) == request.limit:
             wait, self._woken = 0.0, False  # there may be more
@@ -147,8 +162,13 @@ class Feeder:
             wait = min(wait, claimed.wait)
         self._next = trio.current_time() + wait
         if claimed.jobs:
-            self.leases.hold([job.receipt for job in claimed.jobs], sent)
-            self.accept(claimed.jobs)
+            receipts = [job.receipt for job in claimed.jobs]
+            self.leases.hold(receipts, sent)
+            try:
+                self.accept(claimed.jobs)
+            except BaseException:
+                self.leases.let_go(receipts)  # they come again when their leases have run out
+                raise
 
     def _note_suspect(self, claimed: Claimed | None) -> None:
         """Keep the place for a suspect that has come, as long as it is held."""
@@ -165,12 +185,5 @@ class Feeder:
             answers = await self.ledger.submit(Group(claim=[request]))
             claimed = answers.claim[0]
             self._failures = 0
-        except StoreBroken as error:
-            self.on_error(error)
-            raise
-        except Exception as error:  # whatever it is, the worker goes on
-            self.on_error(error)
-            self._failures += 1
-            self._next = trio.current_time() + pause_after(self._failures)
         finally:
             self.answered(request, claimed, sent)

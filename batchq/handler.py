@@ -13,28 +13,34 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import (
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing
 from functools import cached_property, partial
-from typing import Any, Final, Generic, ParamSpec, Self, TypeVar
+from typing import Any, Generic, ParamSpec, Self, TypeVar, Unpack
 
 import attrs
 import trio
 
+from batchq.bulk import chunks, chunks_of, hinting, saying
 from batchq.call_context import Asked, CancelReason, Context
 from batchq.core.batch import Batch
 from batchq.core.job import Job, NewJob
 from batchq.core.payload import Signature
 from batchq.core.result import Result
 from batchq.core.retry import RetryPolicy
-from batchq.core.using import Using
+from batchq.core.using import Using, UsingOptions
 from batchq.errors import (
-    BatchqError,
     BatchTimeout,
     ContractError,
     JobStopped,
     PayloadError,
-    QueueError,
 )
 from batchq.job_handle import Intake, JobHandle
 
@@ -45,8 +51,6 @@ logger = logging.getLogger("batchq")
 P = TypeVar("P")
 R = TypeVar("R")
 Args = ParamSpec("Args")
-
-_CHUNK: Final = 1_000  # jobs stored by one commit
 
 
 @attrs.define(eq=False)
@@ -110,25 +114,17 @@ class AnyHandler(Generic[R]):
         call = getattr(inner, "__call__", None)  # noqa: B004 - objects may be async too
         return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(call)
 
-    def using(
-        self,
-        *,
-        delay: float | None = None,
-        priority: int | str | None = None,
-        max_retries: int | None = None,
-    ) -> Self:
+    def using(self, **options: Unpack[UsingOptions]) -> Self:
         """Return the same handler with options for the jobs that are enqueued through it.
 
         Args:
-            delay: a job may not start before so long from now [s].
-            priority: its level [0 highest .. 9], or urgent, high, medium, low.
-            max_retries: attempts after the first, at most.
+            options: `delay` [s], `priority` [0 highest .. 9, or a name], `max_retries`; see
+                `UsingOptions`.
 
         Raises:
             OptionError: a value is out of its range.
         """
-        changed = self._using.changed(delay=delay, priority=priority, max_retries=max_retries)
-        return attrs.evolve(self, using=changed)
+        return attrs.evolve(self, using=self._using.changed(**options))
 
     def new_job(self, payload: object) -> NewJob:
         """Check and encode a payload, with what `using` says.
@@ -149,12 +145,18 @@ class AnyHandler(Generic[R]):
 
     async def add(self, payload: object) -> JobHandle[R]:
         """Store a job whose payload is given as such; see `QueueManager.add_job`."""
-        [handle] = await self._intake.enqueue([self.new_job(payload)], self.signature.decode_value)
-        return handle  # type: ignore[no-any-return]  # of R: `decode_value` checks
+        return await self._add(self.new_job(payload))
 
     def add_sync(self, payload: object) -> JobHandle[R]:
         """Do the same, blocking."""
-        [handle] = self._intake.enqueue_sync([self.new_job(payload)], self.signature.decode_value)
+        return self._add_sync(self.new_job(payload))
+
+    async def _add(self, job: NewJob) -> JobHandle[R]:
+        [handle] = await self._intake.enqueue([job], self.signature.decode_value)
+        return handle  # type: ignore[no-any-return]  # of R: `decode_value` checks
+
+    def _add_sync(self, job: NewJob) -> JobHandle[R]:
+        [handle] = self._intake.enqueue_sync([job], self.signature.decode_value)
         return handle  # type: ignore[no-any-return]  # of R: `decode_value` checks
 
     async def run(self, batch: Batch[Job[Any]], asked: Asked = lambda: None) -> object:
@@ -203,7 +205,7 @@ class AnyHandler(Generic[R]):
         """Return the call to make."""
         if not self.takes_many:
             [payload] = payloads.values()
-            return partial(self.function, **self.signature.arguments(payload))
+            return partial(self.function, **payload)
         if self.signature.wants_jobs:
             return partial(self.function, [batch[index] for index in payloads])
         return partial(self.function, list(payloads.values()))
@@ -265,7 +267,12 @@ class AnyHandler(Generic[R]):
 
 
 class Handler(AnyHandler[R], Generic[Args, R]):
-    """A function that runs one job in a call; what `@manager.handler` returns."""
+    """A function that runs one job in a call; what `@manager.handler` returns.
+
+    Many jobs at once are enqueued one by one, by tasks of a nursery in a block of the
+    manager (`async with manager`), where what comes together is one commit; a batch handler
+    has `enqueue_many`.
+    """
 
     def __call__(self, *args: Args.args, **kwargs: Args.kwargs) -> Any:  # noqa: ANN401 - the function's
         """Call the function, here and now."""
@@ -301,11 +308,15 @@ class BatchHandler(AnyHandler[R], Generic[P, R]):
 
     async def enqueue(self, item: P) -> JobHandle[R]:
         """Store a job for one item; see `Handler.enqueue`."""
-        return await self.add(item)
+        with hinting(item):
+            job = self.new_job(item)
+        return await self._add(job)
 
     def enqueue_sync(self, item: P) -> JobHandle[R]:
         """Do the same, blocking; see `Handler.enqueue_sync`."""
-        return self.add_sync(item)
+        with hinting(item):
+            job = self.new_job(item)
+        return self._add_sync(job)
 
     async def enqueue_many(self, items: Iterable[P]) -> list[JobHandle[R]]:
         """Store a job per item, checked and stored a thousand at a time.
@@ -318,55 +329,38 @@ class BatchHandler(AnyHandler[R], Generic[P, R]):
                 before.
         """
         stored: list[JobHandle[R]] = []
-        with _saying(lambda more: [*stored, *more]):
-            for chunk in self._chunks(items):
+        with saying(lambda more: [*stored, *more]):
+            for chunk in chunks(items, self.new_job):
                 stored += await self._intake.enqueue(chunk, self.signature.decode_value)
         return stored
 
     def enqueue_many_sync(self, items: Iterable[P]) -> list[JobHandle[R]]:
         """Do the same, blocking; see `Handler.enqueue_sync`."""
         stored: list[JobHandle[R]] = []
-        with _saying(lambda more: [*stored, *more]):
-            for chunk in self._chunks(items):
+        with saying(lambda more: [*stored, *more]):
+            for chunk in chunks(items, self.new_job):
                 stored += self._intake.enqueue_sync(chunk, self.signature.decode_value)
         return stored
 
-    async def store_many(self, items: Iterable[P]) -> int:
+    async def store_many(self, items: Iterable[P] | AsyncIterable[P]) -> int:
         """Store a job per item of any iterable, in flat memory; return how many.
+
+        They are stored a thousand at a time, and what is left at the end.
 
         Raises:
             BatchqError: as `enqueue_many`; its `stored` is the number stored before.
         """
         stored = 0
-        with _saying(lambda more: stored + len(more)):
-            for chunk in self._chunks(items):
-                stored += len(await self._intake.enqueue(chunk, self.signature.decode_value))
+        with saying(lambda more: stored + len(more)):
+            async with aclosing(chunks_of(items, self.new_job)) as made:
+                async for chunk in made:
+                    stored += len(await self._intake.enqueue(chunk, self.signature.decode_value))
         return stored
 
-    def _chunks(self, items: Iterable[P]) -> Iterator[list[NewJob]]:
-        chunk: list[NewJob] = []
-        for number, item in enumerate(items):
-            try:
-                chunk.append(self.new_job(item))
-            except PayloadError as error:
-                error.add_note(f"it is item number {number}, counted from 0")
-                raise
-            if len(chunk) == _CHUNK:
-                yield chunk
-                chunk = []
-        if chunk:
-            yield chunk
-
-
-@contextmanager
-def _saying(stored: Callable[[Sequence[object]], object]) -> Iterator[None]:
-    """Let an error say what was stored before it.
-
-    Args:
-        stored: gets the handles of what a queue took of the last jobs; returns what to say.
-    """
-    try:
-        yield
-    except BatchqError as error:
-        error.stored = stored(error.entries if isinstance(error, QueueError) else ())
-        raise
+    def store_many_sync(self, items: Iterable[P]) -> int:
+        """Do the same, blocking; see `Handler.enqueue_sync`."""
+        stored = 0
+        with saying(lambda more: stored + len(more)):
+            for chunk in chunks(items, self.new_job):
+                stored += len(self._intake.enqueue_sync(chunk, self.signature.decode_value))
+        return stored

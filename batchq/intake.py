@@ -22,11 +22,13 @@ import trio
 from batchq.admin import Admin
 from batchq.bridge import Bell, forbid_event_loop, in_trio, run_blocking
 from batchq.core.job import Enqueued, Group, NewJob
+from batchq.core.lifecycle import JobState
 from batchq.core.record import JobRecord, Ordered
 from batchq.ends import Ends
 from batchq.errors import UnknownJob
 from batchq.job_handle import JobHandle, Read
 from batchq.ledger import Ledger
+from batchq.pending import Pending
 
 __all__ = ["AtFirstUse", "DurableIntake", "JobLookup"]
 
@@ -193,19 +195,24 @@ class DurableIntake:
 
     Attributes:
         lookup: for their handles.
+        pending: how many may wait.
         on_stored: told of new jobs and their ids, in order, and of the store's clock; after
             the commit, in the thread that stored them.
     """
 
     lookup: JobLookup
+    pending: Pending
     on_stored: Callable[[Sequence[NewJob], Sequence[int], Callable[[], float]], object]
 
     async def enqueue(self, jobs: Sequence[NewJob], read: Read) -> list[Any]:
         """Store jobs; see `Intake`."""
         ledger = self.lookup.ledgers.ledger or await self.lookup.ledgers.aget()
-        group = Group(enqueue=jobs)
+        queue, many = jobs[0].queue, len(jobs)  # they are one handler's
         if in_trio():
-            answers = await ledger.submit(group)
+            if not self.pending.take(queue, many):
+                waiting = await self.lookup.read(partial(self._waiting, ledger, queue))
+                self.pending.renew(queue, many, waiting=waiting)
+            answers = await ledger.submit(Group(enqueue=jobs))
             return self._told(ledger, jobs, answers.enqueue, read=read)
         # A task that is cancelled does not wait, but what it began is stored, and told of.
         return await asyncio.shield(asyncio.to_thread(self._store, ledger, jobs, read))
@@ -215,7 +222,13 @@ class DurableIntake:
         forbid_event_loop("enqueue_sync()", "await handler.enqueue(...)")
         return self._store(self.lookup.ledgers.get(), jobs, read)
 
+    def _waiting(self, ledger: Ledger, queue: str) -> int:
+        return ledger.store.counts().get(queue, {}).get(JobState.PENDING, 0)
+
     def _store(self, ledger: Ledger, jobs: Sequence[NewJob], read: Read) -> list[Any]:
+        queue, many = jobs[0].queue, len(jobs)
+        if not self.pending.take(queue, many):
+            self.pending.renew(queue, many, waiting=self._waiting(ledger, queue))
         answers = ledger.commit_now(Group(enqueue=jobs))
         return self._told(ledger, jobs, answers.enqueue, read=read)
 

@@ -41,6 +41,7 @@ from batchq.stores.base import Store, Waits
 
 __all__ = ["Ledger", "RunSync"]
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 _settle, _extend, _enqueue, _claim = map(attrgetter, ("settle", "extend", "enqueue", "claim"))
@@ -52,8 +53,8 @@ _MOST: Final = 1_000
 class RunSync(Protocol):
     """Runs a blocking call without blocking the event loop."""
 
-    def __call__(self, call: Callable[[Group], Answers], group: Group, /) -> Awaitable[Answers]:
-        """Run `call(group)` and return what it returns."""
+    def __call__(self, call: Callable[[Any], Any], argument: Any, /) -> Awaitable[Any]:  # noqa: ANN401 - any call
+        """Run `call(argument)` and return what it returns."""
 
 
 @attrs.define(eq=False)
@@ -62,6 +63,7 @@ class _Process:
 
     worker: str
     lock: Any = attrs.field(factory=threading.Lock, init=False)
+    counting: Any = attrs.field(factory=threading.Lock, init=False)
     ended: int = attrs.field(default=0, init=False)  # calls of handlers
     counted: int = attrs.field(default=0, init=False)  # those of them that were written
 
@@ -111,7 +113,9 @@ class Ledger:
 
     def count_batch(self) -> None:
         """Count one ended call of a handler; it is written with the next commit."""
-        self._process.ended += 1
+        here = self._process
+        with here.counting:  # event loops of several threads may count
+            here.ended += 1
 
     def commit_now(self, group: Group) -> Answers:
         """Commit a group, from any thread; it blocks.
@@ -152,10 +156,7 @@ class Ledger:
 
     async def call(self, call: Callable[[Store], T]) -> T:
         """Do the same without blocking the event loop; a call that has begun is waited for."""
-        if self.store.info().inline:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            return self.call_now(call)
-        return await trio.to_thread.run_sync(self.call_now, call, limiter=self._one_thread())
+        return await self._blocking(self.call_now, call)
 
     def close(self) -> None:
         """Close the store, once no commit is under way."""
@@ -258,12 +259,15 @@ class Ledger:
             return Result.fail(error)
 
     async def _run(self, group: Group) -> Answers:
+        return await self._blocking(self.commit_now, group)
+
+    async def _blocking(self, call: Callable[[A], T], argument: A) -> T:
         if self.run_sync is not None:
-            return await self.run_sync(self.commit_now, group)
+            return await self.run_sync(call, argument)  # type: ignore[no-any-return]  # of `call`
         if self.store.info().inline:
             await trio.lowlevel.checkpoint_if_cancelled()
-            return self.commit_now(group)
-        return await trio.to_thread.run_sync(self.commit_now, group, limiter=self._one_thread())
+            return call(argument)
+        return await trio.to_thread.run_sync(call, argument, limiter=self._one_thread())
 
     def _one_thread(self) -> trio.CapacityLimiter:
         try:

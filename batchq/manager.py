@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -25,6 +23,8 @@ from batchq.bridge import LoopThread, in_trio, run_blocking, run_to_its_end
 from batchq.core.job import Job
 from batchq.core.job_options import JobQueueOptions
 from batchq.core.numbers import is_number
+from batchq.core.retention import Retention
+from batchq.core.using import UsingOptions
 from batchq.ends import Ends
 from batchq.errors import OptionError, Unsupported
 from batchq.handler import BatchHandler, Handler
@@ -32,7 +32,7 @@ from batchq.hooks import JobHooks
 from batchq.intake import AtFirstUse, DurableIntake, JobLookup
 from batchq.job_handle import JobHandle
 from batchq.ledger import Ledger, RunSync
-from batchq.nest import Nest
+from batchq.pending import Pending
 from batchq.registration import (
     BatchHandlerOptions,
     HandlerOptions,
@@ -40,9 +40,10 @@ from batchq.registration import (
     RegisterHandler,
 )
 from batchq.registry import Registry, job_hooks
+from batchq.signals import run_until_signal
 from batchq.stores.base import Store
 from batchq.stores.upkeep import Upkeep
-from batchq.stores.url import open_store
+from batchq.stores.url import check_url, open_store
 
 __all__ = ["QueueManager"]
 
@@ -54,7 +55,6 @@ Args = ParamSpec("Args")
 
 Queues = Iterable[str] | Mapping[str, int | None]
 
-_SAME_SIGNAL: Final = 0.3  # two within so long are one [s]
 _DEFAULT_URL: Final = "sqlite:///batchq.db"
 
 
@@ -78,6 +78,8 @@ class QueueManager(Admin):
             [s].
         grace: how long running handlers have when work is stopped [s].
         durability: of a store given by URL: `full` or `process`; None is the store's default.
+        retention: how long ended jobs are kept; workers clean away what is older.
+        cleanup_interval: from one such clean to the next [s].
         hooks: whom to tell of all jobs.
         run_sync: how a blocking commit is run; None: in a thread if the store needs one.
 
@@ -93,12 +95,13 @@ class QueueManager(Admin):
         poll_interval: float = 1.0,
         grace: float = 30.0,
         durability: str | None = None,
+        retention: Retention | None = None,
+        cleanup_interval: float = 3600.0,
         hooks: JobHooks | Sequence[JobHooks] | None = None,
         run_sync: RunSync | None = None,
     ) -> None:
-        checked = JobQueueOptions(name="all", lease=lease, poll_interval=poll_interval)
-        if not is_number(grace) or not grace >= 0:
-            raise OptionError(f"grace must be at least 0 seconds, got {grace!r}")
+        JobQueueOptions(name="all", lease=lease, poll_interval=poll_interval)  # checks them
+        _check(store, grace, retention, cleanup_interval=cleanup_interval)
         self._grace = grace
 
         def make() -> Ledger:
@@ -109,12 +112,18 @@ class QueueManager(Admin):
         named = store is None or isinstance(store, str)
         self._ledgers = AtFirstUse(make, None if named else make())
         ends = Ends()
-        defaults = {"lease": checked.lease, "poll_interval": checked.poll_interval}
-        self._registry = Registry(defaults)
-        self._at_work = AtWork(self._registry.queues, ends, job_hooks(hooks))
+        self._registry = Registry({"lease": lease, "poll_interval": poll_interval})
+        self._at_work = AtWork(
+            queues=self._registry.queues,
+            ends=ends,
+            hooks=job_hooks(hooks),
+            retention=retention or Retention(),
+            cleanup_interval=cleanup_interval,
+        )
         super().__init__(self._ledgers, self._at_work.asked, self._at_work.look)
-        lookup = JobLookup(self._ledgers, ends, checked.poll_interval, self)
-        self._intake = DurableIntake(lookup, self._at_work.stored)
+        lookup = JobLookup(self._ledgers, ends, poll_interval, self)
+        pending = Pending(self._registry.max_pending)
+        self._intake = DurableIntake(lookup, pending, self._at_work.stored)
         # By process id and task; a forked child is in none of its parent's.
         self._blocks: dict[tuple[int, object], list[AbstractAsyncContextManager[None]]] = {}
         self._portal: LoopThread | None = None
@@ -126,6 +135,7 @@ class QueueManager(Admin):
         concurrency: int = 5,
         lease: float | None = None,
         prefetch: int = 0,
+        max_pending: int | None = None,
         hooks: JobHooks | Sequence[JobHooks] | None = None,
     ) -> None:
         """Declare a queue that several handlers share by naming it, before they do.
@@ -135,12 +145,17 @@ class QueueManager(Admin):
             concurrency: most calls in flight in one process.
             lease: how long a claim holds [s]; None: the manager's.
             prefetch: calls' worth of jobs claimed ahead of a free slot.
+            max_pending: most jobs that wait; one more is refused with `QueueFull`.
             hooks: whom to tell of its jobs.
 
         Raises:
             OptionError: a value is out of its range, or there is such a queue.
         """
-        settings: dict[str, Any] = {"concurrency": concurrency, "prefetch": prefetch}
+        settings: dict[str, Any] = {
+            "concurrency": concurrency,
+            "prefetch": prefetch,
+            "max_pending": max_pending,
+        }
         if lease is not None:
             settings["lease"] = lease
         self._registry.declare(name, settings, job_hooks(hooks))
@@ -163,10 +178,11 @@ class QueueManager(Admin):
             OptionError: a name is no name, or taken; a value is out of its range; or the
                 queue can't have it.
             TypeError: no such option, or a function that no job could be made for.
+            RuntimeError: workers that would never run it have started.
         """
 
         def register(function: Callable[..., Any]) -> object:
-            return self._registry.register(function, options, kind=Handler, durable=self._intake)
+            return self._register(function, options, kind=Handler)
 
         return register if function is None else register(function)
 
@@ -186,51 +202,42 @@ class QueueManager(Admin):
         """
 
         def register(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - typed by the protocol
-            return self._registry.register(
-                function, options, kind=BatchHandler, durable=self._intake
-            )
+            return self._register(function, options, kind=BatchHandler)
 
         return register if function is None else register(function)
 
-    async def add_job(
+    def _register(
         self,
-        name: str,
-        payload: object,
+        function: Callable[..., Any],
+        options: Mapping[str, Any],
         *,
-        delay: float | None = None,
-        priority: int | str | None = None,
-        max_retries: int | None = None,
+        kind: type[Handler[..., Any] | BatchHandler[Any, Any]],
+    ) -> Any:  # noqa: ANN401 - typed by the decorators
+        name = options.get("name", getattr(function, "__name__", ""))
+        self._at_work.check_not_working(options.get("queue", name))
+        return self._registry.register(function, options, kind=kind, durable=self._intake)
+
+    async def add_job(
+        self, name: str, payload: object, **options: Unpack[UsingOptions]
     ) -> JobHandle[Any]:
         """Store a job by its handler's name; the same checks as `enqueue`.
 
         Args:
             name: a registered handler's.
             payload: what JSON gives: an object of the arguments; of a batch handler, one item.
-            delay: it may not start before so long from now [s].
-            priority: its level [0 highest .. 9], or a name.
-            max_retries: attempts after the first, at most.
+            options: as of `using`: `delay` [s], `priority`, `max_retries`.
 
         Raises:
             UnknownHandler: no handler has that name.
             PayloadError: the payload does not fit; says where.
         """
-        handler = self._registry.handler(name)
-        using = handler.using(delay=delay, priority=priority, max_retries=max_retries)
-        return await using.add(payload)
+        return await self._registry.handler(name).using(**options).add(payload)
 
     def add_job_sync(
-        self,
-        name: str,
-        payload: object,
-        *,
-        delay: float | None = None,
-        priority: int | str | None = None,
-        max_retries: int | None = None,
+        self, name: str, payload: object, **options: Unpack[UsingOptions]
     ) -> JobHandle[Any]:
         """Do the same, blocking; see `Handler.enqueue_sync`."""
-        handler = self._registry.handler(name)
-        using = handler.using(delay=delay, priority=priority, max_retries=max_retries)
-        return using.add_sync(payload)
+        return self._registry.handler(name).using(**options).add_sync(payload)
 
     def working(self, queues: Queues | None = None) -> AbstractAsyncContextManager[Self]:
         """Run workers as long as the block lasts: under trio here, under asyncio in a thread.
@@ -263,7 +270,9 @@ class QueueManager(Admin):
             OptionError: as `working`.
             StoreError: the store can't be opened, or is broken.
         """
-        trio.run(self._run, self._registry.chosen(queues), on_start)
+        chosen = self._registry.chosen(queues)
+        begun = partial(self._tell_start, chosen, on_start)
+        trio.run(run_until_signal, self._working(chosen), begun)
 
     def start_workers(self, queues: Queues | None = None) -> None:
         """Run workers in a thread of their own until `stop_workers`; for plain programs.
@@ -364,24 +373,6 @@ class QueueManager(Admin):
         finally:
             await run_to_its_end(portal.stop)
 
-    async def _run(
-        self,
-        chosen: Mapping[str, int | None],
-        on_start: Callable[[Mapping[str, int]], object] | None,
-    ) -> None:
-        nest = Nest()  # what ends the work comes out by itself, in no group
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            nursery = await nest.enter()
-            try:
-                async with self._working(chosen):
-                    self._tell_start(chosen, on_start)
-                    number = await anext(signals)
-                    logger.info("stopping: no more claims; running handlers finish")
-                    nursery.start_soon(_die_at_the_next, signals)
-            finally:
-                await nest.leave(sys.exception())
-            logger.info("stopped by %s", signal.Signals(number).name)
-
     def _tell_start(
         self,
         chosen: Mapping[str, int | None],
@@ -392,12 +383,17 @@ class QueueManager(Admin):
             on_start(self._registry.concurrency(chosen))
 
 
-async def _die_at_the_next(signals: AsyncIterator[int]) -> None:
-    # A terminal, or whoever stops a group of processes, may send the first one twice.
-    once_more = trio.current_time() + _SAME_SIGNAL
-    number = await anext(signals)
-    while trio.current_time() < once_more:
-        number = await anext(signals)
-    logger.warning("stopped at once: what was running will run again")
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
+def _check(store: object, grace: object, retention: object, *, cleanup_interval: object) -> None:
+    """Refuse what could only fail later."""
+    if isinstance(store, str):
+        check_url(store)
+    elif store is not None and not hasattr(store, "commit"):
+        raise OptionError(f"store must be a URL or an open store, got {store!r}")
+    if not is_number(grace) or not grace >= 0:
+        raise OptionError(f"grace must be at least 0 seconds, got {grace!r}")
+    if not isinstance(retention, Retention | None):
+        raise OptionError(f"retention must be a Retention or None, got {retention!r}")
+    if not is_number(cleanup_interval) or not cleanup_interval > 0:
+        raise OptionError(
+            f"cleanup_interval must be a number of seconds above 0, got {cleanup_interval!r}"
+        )

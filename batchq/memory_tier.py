@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import attrs
 import trio
@@ -37,6 +37,8 @@ __all__ = ["EntryHandle", "MemoryIntake", "MemoryQueue"]
 logger = logging.getLogger("batchq")
 
 R = TypeVar("R")
+
+_MOST_WAITING: Final = 10_000  # then producers wait
 
 
 @attrs.define(eq=False)
@@ -131,6 +133,8 @@ class MemoryQueue:
             flush_interval=options.flush_interval,
             concurrency=options.concurrency,
             priority_levels=PRIORITY_LEVELS,
+            max_queue_size=options.max_pending or _MOST_WAITING,
+            drop_policy="block" if options.max_pending is None else "reject-new",
             retry=handler.retry,
             bisect=options.bisect,
             shutdown_timeout=None,

@@ -38,6 +38,7 @@ class HandlerOptions(TypedDict, total=False):
         concurrency: most calls in flight in one process; 5. For a queue of its own.
         lease: how long a claim holds [s]; the manager's. For a queue of its own.
         prefetch: calls' worth of jobs claimed ahead; 0. For a queue of its own.
+        max_pending: most jobs that wait; None is no limit. For a queue of its own.
     """
 
     name: str
@@ -51,6 +52,7 @@ class HandlerOptions(TypedDict, total=False):
     concurrency: int
     lease: float
     prefetch: int
+    max_pending: int | None
 
 
 class BatchHandlerOptions(HandlerOptions, total=False):

@@ -28,7 +28,7 @@ from batchq.registration import BatchHandlerOptions, HandlerOptions
 
 __all__ = ["Declared", "Registry", "job_hooks"]
 
-_OF_QUEUE: Final = ("concurrency", "lease", "prefetch")
+_OF_QUEUE: Final = ("concurrency", "lease", "prefetch", "max_pending")
 _CLAIMING: Final = ("lease", "prefetch")
 _GATHERING: Final = ("batch_size", "flush_interval", "bisect")
 
@@ -151,6 +151,7 @@ class Registry:
 
         Raises:
             OptionError: there is no queue of that name, or none at all.
+            TypeError: a handler's annotations name what is not defined, or no type of JSON.
         """
         with_handlers = {name for name, queue in self.queues.items() if queue.handlers}
         if queues is None:
@@ -167,10 +168,16 @@ class Registry:
                 )
             if slots is not None:
                 attrs.evolve(self.queues[name].options, concurrency=slots)  # checks it
+            for handler in self.queues[name].handlers:
+                handler.signature.resolve()
         if not wanted:
             why = "no handler is registered" if queues is None else "queues names none"
             raise OptionError(f"there is nothing to work on: {why}; there are: {there}")
         return wanted
+
+    def max_pending(self, queue: str) -> int | None:
+        """Return how many jobs may wait in a queue; None is no limit."""
+        return self.queues[queue].options.max_pending
 
     def concurrency(self, chosen: Mapping[str, int | None]) -> dict[str, int]:
         """Return how many calls of each of these queues run at a time in one process."""

@@ -22,11 +22,11 @@ def pause_after(failures: int) -> float:
     return _AGAIN.delay(failures, draw=random.random())  # noqa: S311 - jitter is no secret
 
 
-def tell_of_trouble(watchers: JobWatchers, queue: str, error: Exception) -> None:
+def tell_of_trouble(watchers: JobWatchers, where: str, error: Exception) -> None:
     """Tell that the store could not do it, or that it, or we, have a bug."""
     if isinstance(error, StoreError):
-        logger.warning("queue %r: the store could not do it: %s", queue, error)
+        logger.warning("%s: the store could not do it: %s", where, error)
         watchers.tell(watchers.on_store_error, error)
     else:
-        logger.error("queue %r goes on after an error", queue, exc_info=error)
+        logger.error("%s goes on after an error", where, exc_info=error)
         watchers.tell(watchers.on_error, error)

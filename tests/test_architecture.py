@@ -31,7 +31,7 @@ DURABLE = ENGINE | {
 }  # fmt: skip
 MANAGER = DURABLE | {
     "settings", "stores", "bridge", "schedules", "campaigns", "flows", "admin", "intake",
-    "registration", "registry", "at_work",
+    "registration", "registry", "at_work", "pending",
 }  # fmt: skip
 SHELF = {"handlers", "presets", "monitor", "instrument"}
 EVERYTHING = MANAGER | SHELF | {"manager", "persistence", "shortcuts", "portal"}
@@ -55,7 +55,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "blocking": CORE | {"handle"},
     "work_queue": CORE | {"pump", "queue"},
     "job_handle": CORE | {"handle"},
-    "handler": CORE | {"call_context", "handle", "job_handle"},
+    "handler": CORE | {"call_context", "handle", "job_handle", "bulk"},
+    "bulk": CORE,
     "registration": CORE | {"hooks", "handler"},
     "stores": CORE,
     "persistence": CORE,
@@ -98,10 +99,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "flows": ENGINE | {"handler", "ledger"},
     "admin": ENGINE | {"bridge", "job_handle", "ledger", "stores"},
     # The parts of a manager: where jobs come in, what has a name, what works now.
-    "intake": CORE | {"admin", "bridge", "ends", "job_handle", "ledger"},
+    "intake": CORE | {"admin", "bridge", "ends", "job_handle", "ledger", "pending"},
+    "pending": CORE,
+    "chores": CORE | {"ledger", "stores"},
     "registry": CORE | {"hooks", "handler", "job_handle", "memory_tier", "registration"},
-    "at_work": DURABLE | {"registry", "wake"},
-    "manager": MANAGER | {"nest"},
+    "at_work": DURABLE | {"registry", "wake", "chores"},
+    "manager": MANAGER | {"nest", "signals"},
+    "signals": {"nest"},
     "instrument": CORE | {"hooks"},
     "monitor": CORE | {"hooks", "admin", "manager"},
     "handlers": CORE | {"call_context"},
@@ -141,7 +145,9 @@ BROAD_EXCEPT: dict[tuple[str, str], str] = {
     ("nest.py", "Nest.leave"): "unpacks the nursery's group; see GOES_ON_BY_ITSELF",
     ("ledger.py", "Ledger._commit"): "one bad command does not spoil its neighbours",
     ("ledger.py", "Ledger._commit_alone"): "one bad command does not spoil its neighbours",
-    ("feeder.py", "Feeder._claim"): "an error outside handlers' code never ends a worker",
+    ("feeder.py", "Feeder.answered"): "what has no place is let go of",
+    ("chores.py", "Chores._try"): "an error outside handlers' code never ends a worker",
+    ("feeder.py", "Feeder._supervised"): "an error outside handlers' code never ends a worker",
     ("leases.py", "Leases.extend_now"): "an error outside handlers' code never ends a worker",
     ("leases.py", "Leases._keep_extending"): "an error outside handlers' code never ends a worker",
     ("settler.py", "Settler._submit"): "an error outside handlers' code never ends a worker",

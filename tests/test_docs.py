@@ -31,7 +31,6 @@ import batchq
 from batchq import (
     Backoff,
     DropPolicy,
-    Handler,
     Hooks,
     JobHooks,
     QueueManager,
@@ -40,6 +39,7 @@ from batchq import (
 )
 from batchq.cli.app import batchq as commands
 from batchq.core import options
+from batchq.core.using import UsingOptions
 from batchq.registration import BatchHandlerOptions, HandlerOptions
 
 ROOT = Path(__file__).parent.parent
@@ -272,8 +272,8 @@ def test_every_option_of_a_manager_and_a_handler_is_on_the_page_of_the_options()
     assert table_under(text, "option of `manager.queue`") == queue
     handler = {**HandlerOptions.__annotations__, **BatchHandlerOptions.__annotations__}
     assert set(table_under(text, "option of a handler")) == set(handler)
-    using = inspect.signature(Handler.using).parameters
-    assert set(table_under(text, "option of `using`")) == set(using) - {"self"}
+    using = set(UsingOptions.__annotations__)
+    assert set(table_under(text, "option of `using`")) == using
 
 
 def table_under(text: str, heading: str) -> dict[str, str]:

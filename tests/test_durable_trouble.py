@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import trio
 from trio.testing import MockClock
 
 from batchq import Backoff, JobHooks, JobState, QueueManager, RetryPolicy
+from batchq.core.job import ClaimedJob
+from batchq.durable import DurableQueue
 from batchq.errors import StoreBroken, StoreBusy, StoreFull
 from tests.jobs import WatchedStore, jobs_in, nothing_is_leased
 
@@ -62,6 +65,35 @@ async def test_a_worker_outlives_what_is_no_store_error_too(
         assert await job.result(30) == 7
     assert {type(error) for error in errors} == {ZeroDivisionError}
     assert store_errors == []
+
+
+async def test_a_worker_outlives_an_error_of_its_own(
+    store: WatchedStore, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug in what takes claimed jobs in: told of, and the next ones run."""
+    errors, trouble = list[Exception](), [ZeroDivisionError("a bug")] * 3
+    accept = DurableQueue._accept
+
+    def failing(queue: DurableQueue, claimed: Sequence[ClaimedJob]) -> None:
+        if trouble:
+            raise trouble.pop()
+        accept(queue, claimed)
+
+    monkeypatch.setattr(DurableQueue, "_accept", failing)
+    manager = QueueManager(store, hooks=JobHooks(on_error=errors.append))
+
+    @manager.handler(concurrency=9)
+    async def work(number: int) -> int:
+        return number
+
+    async with manager.working():
+        for number in range(3):
+            await work.enqueue(number)
+            await trio.sleep(10)
+        assert await (await work.enqueue(7)).result(30) == 7
+        await trio.sleep(60)
+    assert [type(error) for error in errors] == [ZeroDivisionError] * 3
+    assert nothing_is_leased(store)
 
 
 async def test_a_store_that_fails_is_asked_less_and_less_often(

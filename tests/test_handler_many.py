@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import msgspec
@@ -95,6 +95,41 @@ async def test_store_many_takes_any_iterable_in_flat_memory(
     assert most < 1_000
     assert await send.store_many([]) == 0
     assert len(store.groups) == 5
+
+
+async def test_store_many_takes_an_async_iterable_too(store: WatchedStore, send: Send) -> None:
+    async def emails() -> AsyncIterator[Email]:
+        for number in range(2_100):
+            yield Email("x", number)
+
+    assert await send.store_many(emails()) == 2_100
+    assert [len(group.enqueue) for group in store.groups] == [1_000, 1_000, 100]
+
+    async def broken() -> AsyncIterator[Any]:
+        for number in range(1_500):
+            yield Email("x", number) if number < 1_200 else 7
+
+    with pytest.raises(PayloadError) as caught:
+        await send.store_many(broken())
+    assert caught.value.stored == 1_000
+    assert caught.value.__notes__ == ["it is item number 1200, counted from 0"]
+
+
+def test_store_many_sync_does_the_same(store: WatchedStore, send: Send) -> None:
+    assert send.store_many_sync(Email("x", number) for number in range(1_001)) == 1_001
+    assert [len(group.enqueue) for group in store.groups] == [1_000, 1]
+
+
+async def test_a_list_in_place_of_an_item_is_refused_with_a_hint(send: Send) -> None:
+    emails: Any = [Email("a")]
+    hint = r"write enqueue_many\(items\)"
+    with pytest.raises(PayloadError, match=hint):
+        await send.enqueue(emails)
+    with pytest.raises(PayloadError, match=hint):
+        await trio.to_thread.run_sync(send.enqueue_sync, iter(emails))
+    with pytest.raises(PayloadError) as caught:
+        await send.enqueue(emails[0].to)
+    assert "enqueue_many" not in str(caught.value)
 
 
 @pytest.mark.parametrize("trouble", ["payload", "store"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from batchq import JobState, QueueManager, StoreBroken
+from batchq import JobState, OptionError, QueueManager, StoreBroken
 from batchq.bridge import LoopThread
 from batchq.core.job import Group
 from batchq.errors import StoreError
@@ -50,6 +51,20 @@ def test_a_store_that_cannot_be_opened_says_so_to_each_who_tries(tmp_path: Path)
     (tmp_path / "missing").mkdir()
     assert work.enqueue_sync().id == 1
     manager.close()
+
+
+@pytest.mark.parametrize(
+    ("store", "message"),
+    [
+        ("letters.db", "did you mean 'sqlite:///letters.db'"),
+        ("sqlite:/jobs.db", "must be one of"),
+        ("redis://here", "not available in this version"),
+        (Path("jobs.db"), "must be a URL or an open store"),
+    ],
+)
+def test_what_names_no_store_is_refused_at_once(store: Any, message: str) -> None:  # noqa: ANN401 - anything
+    with pytest.raises(OptionError, match=re.escape(message)):
+        QueueManager(store)
 
 
 def test_closing_is_idempotent_and_the_next_use_opens_anew(tmp_path: Path) -> None:
@@ -162,6 +177,37 @@ async def test_only_the_chosen_queues_work_with_the_concurrency_given(
     async with manager.working("c"):
         await trio.sleep(10)
     assert most == {"a": 2, "b": 4, "c": 4}
+
+
+async def test_a_handler_that_nothing_would_run_is_refused(autojump_clock: MockClock) -> None:
+    manager = QueueManager("memory:")
+    manager.queue("shared")
+
+    async def work() -> None: ...
+
+    manager.handler(work)
+    manager.handler(queue="shared", name="first")(work)
+    async with manager.working():
+        with pytest.raises(RuntimeError, match="register it before working"):
+            manager.handler(name="late")(work)
+    async with manager.working(["shared"]):
+        with pytest.raises(RuntimeError, match="would never run this one"):
+            manager.handler(queue="shared", name="second")(work)
+        manager.handler(name="of_others")(work)  # another process may work on it
+    manager.handler(name="late")(work)
+    assert set(manager._registry.handlers) == {"work", "first", "of_others", "late"}
+
+
+def test_annotations_that_mean_nothing_are_refused_when_work_begins() -> None:
+    manager = QueueManager("memory:")
+
+    def work(what: Missing) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    manager.handler(work)
+    with pytest.raises(TypeError, match="annotated with 'Missing', which is not defined"):
+        manager.working()
+    with pytest.raises(TypeError, match="'Missing'"):
+        manager.run()
 
 
 def test_one_manager_serves_many_runs_of_trio_and_of_asyncio() -> None:

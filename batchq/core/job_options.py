@@ -61,6 +61,7 @@ class JobQueueOptions:
             0]. A job whose worker was killed comes back after it.
         poll_interval: longest time between two looks for jobs that others stored [s].
         prefetch: batches claimed ahead of a free slot [batches, from 0].
+        max_pending: most jobs that wait in the queue [jobs, from 1]; None is no limit.
         batch_size: most jobs in one call of a handler [jobs]; 1 for plain handlers.
         flush_interval: longest wait of a claimed job for company [s].
         bisect: when a call for several jobs that raised is taken apart.
@@ -74,6 +75,9 @@ class JobQueueOptions:
     lease: float = attrs.field(default=30.0, validator=_seconds)
     poll_interval: float = attrs.field(default=1.0, validator=_seconds)
     prefetch: int = attrs.field(default=0, validator=_whole(0))
+    max_pending: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(_whole(1))
+    )
     batch_size: int = attrs.field(default=1, validator=_whole(1))
     flush_interval: float | None = attrs.field(default=0.0, validator=_wait)
     bisect: BisectMode = attrs.field(default=BisectMode.EXHAUSTED, converter=bisect_mode)

@@ -7,7 +7,7 @@ Rule 3: annotations are resolved at first use, when the names in them are define
 
     enqueue(42, lang="pt") ──bind──> {"user_id": 42, "lang": "pt"} ──encode──> bytes
                                                                                  │
-    function(user_id=42, lang="pt") <──arguments── the same dict <────decode─────┘
+    function(user_id=42, lang="pt") <── the same dict <────decode────────────────┘
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from collections.abc import (
     Sequence,
 )
 from types import NoneType, SimpleNamespace, UnionType
-from typing import Any, Final, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import attrs
 import msgspec
@@ -155,10 +155,6 @@ class Signature:
             return found
         values = zip(self._shape.parameters, msgspec.structs.astuple(found), strict=True)
         return {name: value for name, value in values if value is not msgspec.UNSET}
-
-    def arguments(self, payload: object) -> dict[str, object]:
-        """Return the keyword arguments to call a plain handler with."""
-        return dict(cast("dict[str, object]", payload))
 
     def encode_value(self, value: object) -> bytes | None:
         """Return a result's value as it is stored; None stays None.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import attrs
 
@@ -11,7 +11,7 @@ from batchq.core.numbers import is_wait
 from batchq.core.retry import checked_retries
 from batchq.errors import OptionError
 
-__all__ = ["Using", "priority_level"]
+__all__ = ["Using", "UsingOptions", "priority_level"]
 
 
 def priority_level(value: Any) -> int:  # noqa: ANN401 - users without a type checker pass anything
@@ -36,6 +36,20 @@ def _delay(value: Any) -> float:  # noqa: ANN401 - as above
     return float(value)
 
 
+class UsingOptions(TypedDict, total=False):
+    """What may be said of the jobs to come; None leaves it to the handler.
+
+    Attributes:
+        delay: a job may not start before so long from now [s].
+        priority: its level [0 highest .. 9], or urgent, high, medium, low.
+        max_retries: attempts after the first, at most.
+    """
+
+    delay: float | None
+    priority: int | str | None
+    max_retries: int | None
+
+
 @attrs.frozen(kw_only=True)
 class Using:
     """Options of the jobs to come; None leaves it to the handler.
@@ -57,7 +71,7 @@ class Using:
         default=None, converter=attrs.converters.optional(checked_retries)
     )
 
-    def changed(self, **options: object) -> Using:
+    def changed(self, **options: Unpack[UsingOptions]) -> Using:
         """Return these options with those that are not None in their place."""
         given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
         return attrs.evolve(self, **given)

@@ -16,7 +16,7 @@ from batchq.errors import OptionError
 if TYPE_CHECKING:
     from batchq.stores.base import Store
 
-__all__ = ["open_store"]
+__all__ = ["check_url", "open_store"]
 
 _ALLOWED: Final = "sqlite:///relative.db, sqlite:////absolute.db and memory:"
 _LATER: Final = frozenset({"redis", "rediss", "postgres", "postgresql"})
@@ -43,17 +43,33 @@ def open_store(
         StoreError: the store can't be opened; NotAStore and StoreTooNew leave its file
             as it was.
     """
+    if check_url(url) == "memory":
+        return _memory(durability, clock)
+    return _sqlite(url, durability, clock)
+
+
+def check_url(url: str) -> str:
+    """Return the kind of store that `url` names, without opening it.
+
+    Raises:
+        OptionError: no such scheme or path.
+    """
     scheme, colon, rest = url.partition(":")
     scheme = scheme.lower()
     if scheme == "memory" and colon and not rest.strip("/"):
-        return _memory(durability, clock)
+        return scheme
     if scheme == "sqlite" and rest.startswith("///") and rest != "///":
-        return _sqlite(url, durability, clock)
+        if "?" in rest or "#" in rest:
+            raise OptionError(
+                f"sqlite:/// takes no parameters (write ? as %3F, # as %23), got {url!r}"
+            )
+        return scheme
     if scheme in _LATER and colon:
         raise OptionError(
             f"{scheme} is not available in this version; {_ALLOWED} are: {_hide(url)}"
         )
-    raise OptionError(f"a store's URL must be one of {_ALLOWED}, got {_hide(url)}")
+    hint = f"; did you mean 'sqlite:///{url}'?" if url and not colon else ""
+    raise OptionError(f"a store's URL must be one of {_ALLOWED}, got {_hide(url)}{hint}")
 
 
 def _memory(durability: str | None, clock: Callable[[], float] | None) -> Store:
@@ -68,8 +84,6 @@ def _sqlite(url: str, durability: str | None, clock: Callable[[], float] | None)
     from batchq.stores.sqlite import SqliteStore
 
     path = url.partition(":")[2].removeprefix("///")
-    if "?" in path or "#" in path:
-        raise OptionError(f"sqlite:/// takes no parameters (write ? as %3F, # as %23), got {url!r}")
     return SqliteStore(unquote(path), durability=durability or "full", clock=clock)
 
 

@@ -34,10 +34,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Run what the command line says; return the exit code."""
     options = _options().parse_args(arguments)
     logging.disable(logging.CRITICAL)  # workers in trouble say so, hundreds of times
-    with tempfile.TemporaryDirectory(prefix="batchq-simulation-", dir=_memory()) as name:
-        if options.replay is not None:
-            return _replay(options.replay, Path(name), verbose=options.verbose)
-        return _run(range(options.first, options.first + options.seeds), Path(name))
+    try:
+        with tempfile.TemporaryDirectory(prefix="batchq-simulation-", dir=_memory()) as name:
+            if options.replay is not None:
+                return _replay(options.replay, Path(name), verbose=options.verbose)
+            return _run(range(options.first, options.first + options.seeds), Path(name))
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _run(seeds: range, folder: Path) -> int:

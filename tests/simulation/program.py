@@ -12,7 +12,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from batchq import Backoff, JobHooks, QueueManager, Result, RetryPolicy, Throttled
+from batchq import Backoff, JobHooks, QueueManager, Result, Retention, RetryPolicy, Throttled
 from batchq.core.batch import Batch
 from batchq.core.job import Job, Receipt, Verdict
 from batchq.errors import BatchqError, JobFailed, StoreError
@@ -152,6 +152,8 @@ class Incarnation:
             lease=world.plan.lease,
             poll_interval=world.plan.poll_interval,
             grace=world.plan.grace,
+            # The book keeps all; and a boot with a wrong clock ages jobs by days.
+            retention=Retention(completed=None, failed=None, cancelled=None),
             hooks=JobHooks(
                 on_batch_start=self._batch_starts,
                 on_processed=lambda job, _: self._told(job),

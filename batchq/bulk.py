@@ -1,0 +1,81 @@
+"""Jobs in bulk: items to new jobs, a thousand at a time, and what errors say of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Final, TypeVar
+
+from batchq.core.job import NewJob
+from batchq.errors import BatchqError, PayloadError, QueueError
+
+__all__ = ["chunks", "chunks_of", "hinting", "saying"]
+
+P = TypeVar("P")
+
+_CHUNK: Final = 1_000  # jobs stored by one commit
+
+
+def chunks(items: Iterable[P], new_job: Callable[[P], NewJob]) -> Iterator[list[NewJob]]:
+    """Make jobs of items, in order, a thousand at a time.
+
+    Raises:
+        PayloadError: one does not fit; says which.
+    """
+    numbered = enumerate(items)
+    while chunk := [_job(new_job, number, item) for number, item in islice(numbered, _CHUNK)]:
+        yield chunk
+
+
+async def chunks_of(
+    items: Iterable[P] | AsyncIterable[P], new_job: Callable[[P], NewJob]
+) -> AsyncGenerator[list[NewJob], None]:
+    """Do the same of what may come from an async iterable."""
+    if not isinstance(items, AsyncIterable):
+        for chunk in chunks(items, new_job):
+            yield chunk
+        return
+    chunk, number = [], 0
+    async for item in items:
+        chunk.append(_job(new_job, number, item))
+        number += 1
+        if len(chunk) == _CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+@contextmanager
+def saying(stored: Callable[[Sequence[object]], object]) -> Iterator[None]:
+    """Let an error say what was stored before it.
+
+    Args:
+        stored: gets the handles of what a queue took of the last jobs; returns what to say.
+    """
+    try:
+        yield
+    except BatchqError as error:
+        error.stored = stored(error.entries if isinstance(error, QueueError) else ())
+        raise
+
+
+@contextmanager
+def hinting(item: object) -> Iterator[None]:
+    """Let an error of a list that was taken for an item say what stores one job per item."""
+    try:
+        yield
+    except PayloadError as error:
+        if not isinstance(item, list | tuple | set | Iterator):
+            raise
+        hint = "to store one job per item, write enqueue_many(items)"
+        raise PayloadError(f"{error}; {hint}") from error.__cause__
+
+
+def _job(new_job: Callable[[P], NewJob], number: int, item: P) -> NewJob:
+    try:
+        return new_job(item)
+    except PayloadError as error:
+        error.add_note(f"it is item number {number}, counted from 0")
+        raise

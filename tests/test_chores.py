@@ -1,0 +1,164 @@
+"""What a worker process does beside work: beats, and cleans."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Mapping
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+import batchq
+from batchq import JobState, OptionError, QueueManager, Retention, RetryPolicy, StoreBusy
+from batchq.core.record import Beat, Cleaned
+from tests.jobs import Hops, WatchedStore, jobs_in
+
+HOUR = 3600.0
+
+
+class CleanedStore(WatchedStore):
+    """A store that remembers what was cleaned and beaten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cleans: list[tuple[float, int]] = []
+        self.beats: list[Beat] = []
+        self.away = False
+
+    def clean(
+        self,
+        retention: Mapping[JobState, float],
+        *,
+        queue: str | None = None,
+        after: int = 0,
+        limit: int = 1_000,
+    ) -> Cleaned:
+        if self.away:
+            raise StoreBusy("away")
+        self.cleans.append((trio.current_time(), after))
+        return super().clean(retention, queue=queue, after=after, limit=limit)
+
+    def beat(self, beat: Beat) -> None:
+        if self.away:
+            raise StoreBusy("away")
+        self.beats.append(beat)
+        super().beat(beat)
+
+
+@pytest.fixture
+def store() -> CleanedStore:
+    random.seed(1)
+    return CleanedStore()
+
+
+async def test_ended_jobs_go_when_their_time_is_over(
+    store: CleanedStore, autojump_clock: MockClock
+) -> None:
+    manager = QueueManager(
+        store, retention=Retention(completed=2 * HOUR, failed=None), poll_interval=999
+    )
+
+    @manager.handler(retry=RetryPolicy(0))
+    async def work(number: int) -> None:
+        if number == 1:
+            raise ValueError
+
+    async with manager.working():
+        for number in range(3):
+            await work.enqueue(number)
+        await trio.sleep(1.9 * HOUR)
+        assert len(jobs_in(store)) == 3
+        await trio.sleep(1.2 * HOUR)
+        assert [job.state for job in jobs_in(store)] == [JobState.FAILED]
+    times = [time for time, _ in store.cleans]
+    assert 0 <= times[0] <= 60
+    assert times == [pytest.approx(times[0] + n * HOUR) for n in range(4)]
+
+
+async def test_a_clean_is_many_short_transactions_and_ends_some_time(
+    store: CleanedStore, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchq.chores._CHUNK", 10)
+    monkeypatch.setattr("batchq.chores._MOST", 100)
+    manager = QueueManager(store, retention=Retention(completed=0), cleanup_interval=9_999)
+
+    @manager.handler
+    async def work() -> None: ...
+
+    async with manager.working():
+        for _ in range(150):
+            await work.enqueue()
+        await trio.sleep(400)
+    assert [after for _, after in store.cleans] == list(range(0, 100, 10))
+    assert [job.id for job in jobs_in(store)] == list(range(101, 151))
+
+
+async def test_one_who_keeps_all_for_ever_never_cleans(
+    store: CleanedStore, autojump_clock: MockClock
+) -> None:
+    keep = Retention(completed=None, failed=None, cancelled=None)
+    manager = QueueManager(store, retention=keep, poll_interval=999)
+    manager.handler(name="work")(trio.sleep)
+    async with manager.working():
+        await trio.sleep(3 * HOUR)
+    assert store.cleans == []
+
+
+async def test_a_process_says_how_it_does(store: CleanedStore, autojump_clock: MockClock) -> None:
+    manager = QueueManager(store, run_sync=Hops())
+    manager.queue("mail", concurrency=3)
+
+    async def work() -> None:
+        await trio.sleep(15)
+
+    manager.handler(queue="mail", name="a", aliases=["old"])(work)
+    handler = manager.handler(queue="mail", name="b")(work)
+    manager.handler(name="elsewhere")(work)
+    async with manager.working({"mail": 7}):
+        await handler.enqueue()
+        await handler.enqueue()
+        await trio.sleep(25)
+    first, second, third = store.beats
+    assert (first.pid, first.version) == (os.getpid(), batchq.__version__)
+    assert first.queues == {"mail": 7}
+    assert first.handlers == ("a", "old", "b")
+    assert (first.held, second.held, third.held) == (0, 2, 0)
+    assert [each.lag for each in store.beats] == [0.0] * 3
+    [record] = [each for each in store.workers() if each.beat is not None]
+    assert record.beat == third
+    assert record.worker == first.worker
+
+
+async def test_trouble_is_told_and_does_not_end_it(
+    store: CleanedStore, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    errors = list[Exception]()
+    manager = QueueManager(
+        store, hooks=batchq.JobHooks(on_store_error=errors.append), poll_interval=999
+    )
+    manager.handler(name="work")(trio.sleep)
+    store.away = True
+    async with manager.working():
+        await trio.sleep(65)
+        store.away = False
+        assert len(errors) == 8  # seven beats and a clean
+        await trio.sleep(2 * HOUR)
+    assert store.beats
+    assert store.cleans
+    assert "the worker: the store could not do it: away" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"retention": 5}, "retention must be a Retention"),
+        ({"cleanup_interval": 0}, "cleanup_interval must be"),
+    ],
+)
+def test_settings_out_of_their_range_are_refused(options: dict[str, float], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        QueueManager("memory:", **options)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="retention: failed must be"):
+        Retention(failed=-1)

@@ -1,0 +1,152 @@
+"""`max_pending`: how many jobs may wait in a queue, as its producers keep it."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from batchq import OptionError, QueueFull, QueueManager
+from tests.jobs import WatchedStore, jobs_in
+
+
+@pytest.fixture
+def store() -> WatchedStore:
+    return WatchedStore(clock=None)
+
+
+def test_one_more_than_may_wait_is_refused_and_nothing_is_dropped(store: WatchedStore) -> None:
+    manager = QueueManager(store)
+
+    @manager.handler(max_pending=3)
+    async def work(number: int) -> None: ...
+
+    for number in range(3):
+        work.enqueue_sync(number)
+    for _ in range(2):
+        with pytest.raises(
+            QueueFull, match="takes no more than max_pending=3 jobs that wait; 3 do"
+        ):
+            work.enqueue_sync(9)
+    assert [job.payload for job in jobs_in(store)] == [b'{"number":%d}' % n for n in range(3)]
+
+
+async def test_there_is_room_again_when_jobs_were_claimed(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchq.pending._FULL", 0.0)
+    store = WatchedStore()
+    manager = QueueManager(store, poll_interval=0.5)
+
+    @manager.batch_handler(max_pending=10, batch_size=5, concurrency=1, flush_interval=0)
+    async def work(items: list[int]) -> None:
+        await trio.sleep(1)
+
+    await work.enqueue_many(range(10))
+    with pytest.raises(QueueFull):
+        await work.enqueue(10)
+    async with manager.working():
+        await trio.sleep(0.25)  # five of them run
+        await work.enqueue_many(range(10, 15))
+        with pytest.raises(QueueFull) as caught:
+            await work.enqueue(15)
+        assert (caught.value.size, caught.value.limit) == (10, 10)
+        await trio.sleep(10)
+    assert len(jobs_in(store)) == 15
+
+
+def test_what_came_in_before_is_said(store: WatchedStore) -> None:
+    manager = QueueManager(store)
+
+    @manager.batch_handler(max_pending=2_500)
+    async def work(items: list[int]) -> None: ...
+
+    with pytest.raises(QueueFull) as caught:
+        work.enqueue_many_sync(range(5_000))
+    assert isinstance(caught.value.stored, list)
+    assert len(caught.value.stored) == 2_000
+    assert len(jobs_in(store)) == 2_000
+
+
+async def test_a_shared_queue_has_one_limit(store: WatchedStore) -> None:
+    manager = QueueManager(store)
+    manager.queue("both", max_pending=2)
+
+    async def work() -> None: ...
+
+    first = manager.handler(queue="both", name="first")(work)
+    second = manager.handler(queue="both", name="second")(work)
+    await first.enqueue()
+    await second.enqueue()
+    with pytest.raises(QueueFull):
+        await first.enqueue()
+    with pytest.raises(OptionError, match="max_pending"):
+        manager.queue("other", max_pending=0)
+
+
+def test_the_store_is_not_asked_for_each_job(
+    store: WatchedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[int]()
+    counts = store.counts
+
+    def counted() -> Any:  # noqa: ANN401 - as counts
+        asked.append(1)
+        return counts()
+
+    monkeypatch.setattr(store, "counts", counted)
+    manager = QueueManager(store)
+
+    @manager.handler(max_pending=1_000)
+    async def work(number: int) -> None: ...
+
+    for number in range(1_000):
+        work.enqueue_sync(number)
+    assert len(asked) <= 80
+    with pytest.raises(QueueFull):
+        work.enqueue_sync(0)
+
+
+def test_several_processes_overshoot_by_little(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    managers = [QueueManager(url) for _ in range(4)]
+
+    async def work(number: int) -> None: ...
+
+    handlers = [manager.handler(name="work", max_pending=200)(work) for manager in managers]
+
+    def fill(handler: Any) -> None:  # noqa: ANN401 - a handler
+        with suppress(QueueFull):
+            for number in range(300):
+                handler.enqueue_sync(number)
+            raise AssertionError("nothing was refused")
+
+    threads = [threading.Thread(target=fill, args=(handler,)) for handler in handlers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 200 <= len(jobs_in(managers[0])) <= 212
+    for manager in managers:
+        manager.close()
+
+
+async def test_in_the_memory_tier_it_refuses_too(autojump_clock: MockClock) -> None:
+    manager = QueueManager("memory:")
+
+    @manager.handler(tier="memory", max_pending=2, concurrency=1)
+    async def work(number: int) -> None:
+        await trio.sleep(1)
+
+    async with manager.working():
+        await work.enqueue(0)
+        await trio.sleep(0.5)
+        await work.enqueue(1)
+        await work.enqueue(2)
+        with pytest.raises(QueueFull):
+            await work.enqueue(3)
