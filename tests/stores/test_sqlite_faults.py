@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from batchq.core.job import Group, Receipt, Settled, Settlement, Verdict
+from batchq.core.job import Group, JobKey, Receipt, Settled, Settlement, Verdict
 from batchq.core.lifecycle import JobState
 from batchq.core.record import JobFilter
 from batchq.errors import StoreBroken, StoreBusy, StoreFull
@@ -159,6 +159,30 @@ def test_processes_that_write_at_once_take_turns(path: Path) -> None:
     assert len(commits) == 4
     # Not starved is what counts: with SQLite's own waiting it is thousands to one.
     assert max(commits) < 20 * min(commits)
+
+
+def test_of_eight_processes_that_store_one_key_one_succeeds(path: Path) -> None:
+    """J9: again and again, as jobs of that key end."""
+    SqliteStore(path).close()
+    until = time.time() + 1.0
+
+    def produce() -> None:
+        with closing(SqliteStore(path, durability="process")) as store:
+            while time.time() < until:
+                store.commit(Group(enqueue=[job(key=JobKey("same")), job()]))
+                for taken in claim(store, request(limit=1)).jobs:
+                    settle_one(store, taken.receipt)
+
+    assert succeeded(*(forked(produce) for _ in range(8)))
+    with closing(sqlite3.connect(path)) as connection:
+        held = connection.execute("SELECT count(*) FROM batchq_jobs WHERE holds_key = 1")
+        assert held.fetchone()[0] <= 1
+        rows = connection.execute(
+            "SELECT enqueued_at, finished_at FROM batchq_jobs WHERE key IS NOT NULL ORDER BY id"
+        ).fetchall()
+    assert len(rows) > 1
+    ends = [row[1] for row in rows]
+    assert all(end <= begin for end, (begin, _) in zip(ends, rows[1:], strict=False))
 
 
 def test_a_writer_that_is_killed_leaves_whole_groups(path: Path) -> None:

@@ -41,6 +41,7 @@ def test_a_claim_gives_the_right_to_settle(store: Store, clock: HandClock) -> No
 
 
 def test_jobs_are_claimed_by_priority_then_due_time_then_id(store: Store, clock: HandClock) -> None:
+    """J6."""
     late, low, first, second, urgent = enqueue(
         store,
         job(delay=2),
