@@ -197,7 +197,7 @@ def draw_fate(draw: random.Random, plan: Plan) -> Fate:
     seconds = {
         "slow": draw.expovariate(1 / 1.0),
         "block": draw.uniform(0.1, 2.0) * plan.lease,
-        "hang": 3 * plan.lease,
+        "hang": min(3 * plan.lease, 20.0),
         "snooze": draw.uniform(0.1, 5.0),
         "retry": draw.uniform(0.0, 3.0),
         "throttle": draw.uniform(0.1, 2.0),

@@ -262,7 +262,7 @@ class Incarnation:
     async def _suffer(self, fate: Fate) -> None:
         world = self._world
         match fate.kind:
-            case "poison" | "block" if world.over:
+            case "poison" | "block" | "hang" if world.over:
                 await trio.lowlevel.checkpoint()
             case "poison":
                 self.kill()
