@@ -9,6 +9,7 @@ import random
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -135,12 +136,13 @@ class _History:
         world.weather.clear()
         for life in self.lives:
             life.road.die_at = 0
-        for queue in sorted(book.paused):
-            self._resume(queue)
         for place, life in enumerate(self._places):
             if not life.alive or (life.stopping_at is not None):
                 self._replace(place, world.plan.queues if place == 0 else None)
         # By then whoever was dead, frozen or kept waiting has lost its leases; others have not.
+        # A pause may have been ordered in a process that only now gets its turns.
+        for queue, after in product(world.plan.queues, (0.0, 30.0, 100.0)):
+            host.at(host.now + after, partial(self._resume, queue))
         thawed = max(life.process.frozen_until for life in self.lives)
         book.quiet_since = max(host.now, thawed, world.weather.until) + 2 * world.plan.lease + 1.0
         if not host.run(self._is_finished, host.now + _QUIET):
@@ -211,20 +213,21 @@ class _History:
     def _order(self, life: Incarnation, event: Event) -> None:
         """Order something about some of the jobs, or about a queue, as people do."""
         draw, host = self._world.draw, self._world.host
+        if event.kind == "pause":
+            queue = draw.choice(self._world.plan.queues)
+            life.obey(lambda manager: manager.pause(queue))
+            host.at(host.now + event.seconds, partial(self._resume, queue))
+            return
         ids = list(self._world.book.rows)
         chosen = sorted(draw.sample(ids, k=min(len(ids), 5)))
         if event.kind == "cancel":
-            life.door.cancel(chosen, "user")
-        elif event.kind == "retry":
-            life.door.retry(chosen)
+            life.obey(lambda manager: manager.cancel(chosen))
         else:
-            queue = draw.choice(self._world.plan.queues)
-            life.door.set_queue(queue, paused=True)
-            host.at(host.now + event.seconds, partial(self._resume, queue))
+            life.obey(lambda manager: manager.retry(chosen))
 
     def _resume(self, queue: str) -> None:
         if queue in self._world.book.paused:
-            self.lives[-1].door.set_queue(queue, paused=False)
+            self._places[0].obey(lambda manager: manager.resume(queue))
 
     def _later(self, place: int, seconds: float, *, die_at: int = 0) -> None:
         """Start a process anew in a while, unless that has happened."""

@@ -5,8 +5,11 @@ Everything of the product is real here: manager, queues, feeder, settler, leases
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -32,6 +35,7 @@ _HANDLERS: Final = {
     "jobs": ("jobs",),
 }
 _MANY: Final = frozenset({"many", "jobs"})
+Command = Callable[[QueueManager], Awaitable[object]]
 _FAILS: Final = (Verdict.RETRY, Verdict.FAIL)
 
 
@@ -110,6 +114,7 @@ class Incarnation:
         self._world = world
         self._queues = queues
         self._stop = trio.Event()
+        self._orders = trio.open_memory_channel[Command](math.inf)
         self._names = [name for queue in world.plan.queues for name in _HANDLERS[queue]]
         self._running: dict[int, Receipt] = {}
         self.door = Door(
@@ -143,6 +148,11 @@ class Incarnation:
             self.stopping_at = self._world.host.now
             self.process.call(self._stop.set)
 
+    def obey(self, order: Command) -> None:
+        """Let it give an order to its manager, if it runs."""
+        if self.alive and self.stopping_at is None:
+            self.process.call(partial(self._orders[0].send_nowait, order))
+
     # ---- Its main function.
 
     async def _main(self) -> None:
@@ -163,11 +173,18 @@ class Incarnation:
         )
         self._register(manager)
         async with manager.working(self._queues), trio.open_nursery() as nursery:
+            nursery.start_soon(self._obey)
             for _ in range(world.draw.randint(1, 3)):
                 nursery.start_soon(self._produce)
             await self._stop.wait()
             nursery.cancel_scope.cancel()
         self._look_at_the_end()
+
+    async def _obey(self) -> None:
+        async for order in self._orders[1]:
+            # Nothing was done, and people are told.
+            with suppress(StoreError, ZeroDivisionError):
+                await order(self._manager)
 
     def _register(self, manager: QueueManager) -> None:
         plan = self._world.plan

@@ -85,11 +85,7 @@ class Door:
 
     def commit(self, group: Group) -> Answers:
         """Carry out the group, or raise what the weather says."""
-        if self.shut:
-            raise StoreBroken("its process is dead")
-        if self.weather.error is not None and self.host.draw.random() < self.weather.share:
-            self.trouble()
-            raise self.weather.error()
+        self._look_at_the_weather()
         now = self.store.now()
         answers = self.store.commit(group)
         self.book.commit(self.who, self.host.now, now, group, answers)
@@ -106,6 +102,7 @@ class Door:
         limit: int = 1_000,
     ) -> Changed:
         """Cancel jobs, or ask them to stop."""
+        self._look_at_the_weather()
         now = self.store.now()
         changed = self.store.cancel(selection, reason, after=after, limit=limit)
         self.book.cancel(self.host.now, now, reason, changed)
@@ -115,6 +112,7 @@ class Door:
         self, selection: Sequence[int] | JobFilter, *, after: int = 0, limit: int = 1_000
     ) -> Changed:
         """Let jobs run again."""
+        self._look_at_the_weather()
         now = self.store.now()
         changed = self.store.retry(selection, after=after, limit=limit)
         self.book.retry(self.host.now, now, changed)
@@ -122,6 +120,7 @@ class Door:
 
     def set_queue(self, queue: str, *, paused: bool) -> None:
         """Pause a queue, or let it go on."""
+        self._look_at_the_weather()
         self.store.set_queue(queue, paused=paused)
         self.book.pause(queue, paused=paused)
 
@@ -131,6 +130,13 @@ class Door:
 
     def close(self) -> None:
         """Leave it open: the machine closes it."""
+
+    def _look_at_the_weather(self) -> None:
+        if self.shut:
+            raise StoreBroken("its process is dead")
+        if self.weather.error is not None and self.host.draw.random() < self.weather.share:
+            self.trouble()
+            raise self.weather.error()
 
     def trouble(self) -> None:
         """Note that something goes wrong now."""
