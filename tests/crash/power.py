@@ -2,7 +2,7 @@
 
     python -m tests.crash.power [--cuts 500] [--commits 400] [--seed N] [--short]
 
-A process makes commits of every kind on a SQLite file, opens and closes it, lets it be
+Two processes make commits of every kind on a SQLite file, open and close it, let it be
 checkpointed. Every change of its folder is written down (shim.c), with the acknowledgements
 between them. For each cut four folders are made that the disk may hold then (disk.py); each
 is opened with the store and compared with what was acknowledged before the cut.
@@ -45,15 +45,16 @@ ROOT: Final = Path(__file__).parents[2]
 DURABILITIES: Final = ("full", "process", "off")
 _ACKS: Final = "acks"
 _REOPEN: Final = 1 / 25
+_PROCESSES: Final = 2
 _FIRST: Final = 60  # changes, at each of which it is cut: the file is made then
 
 
 def work(folder: Path, durability: str, commits: int, seed: int) -> None:
-    """Be the process that loses power: make commits, and write each answer down."""
+    """Be a process that loses power: make commits, and write each answer down."""
     connect.SYNCHRONOUS["off"] = "OFF"
     acks = os.open(folder / _ACKS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     draw = random.Random(seed)
-    workload = Workload(draw)
+    workload = Workload(draw, number=seed * 1_000_000)
     store = busy(folder / "jobs.db", durability)
     for _ in range(commits):
         if draw.random() < _REOPEN:
@@ -69,15 +70,20 @@ def recorded(folder: Path, durability: str, commits: int, seed: int) -> list[Rec
     """Let `work` run under the shim; returns every change of its folder."""
     (inside := folder / "disk").mkdir()
     trace = folder / "trace"
+    library = build(folder)
     command = [sys.executable, "-m", "tests.crash.power", "--be", durability]
-    command += ["--folder", str(inside), "--commits", str(commits), "--seed", str(seed)]
-    subprocess.run(
-        command,
-        cwd=ROOT,
-        env=environment(build(folder), inside, trace=trace),
-        check=True,
-        stdin=subprocess.DEVNULL,
-    )
+    command += ["--folder", str(inside), "--commits", str(commits // _PROCESSES)]
+    running = [
+        subprocess.Popen(
+            [*command, "--seed", str(_PROCESSES * seed + number)],
+            cwd=ROOT,
+            env=environment(library, inside, trace=trace),
+            stdin=subprocess.DEVNULL,
+        )
+        for number in range(_PROCESSES)
+    ]
+    codes = [process.wait() for process in running]
+    assert not any(codes), codes
     return list(records(trace))
 
 
@@ -155,7 +161,10 @@ def replay(changes: list[Record], cuts: int, seed: int, folder: Path) -> Iterato
         found.facts = book.facts
         for mode in MODES:
             image = disk.image(mode, draw)
-            image.pop("jobs.db-shm", None)  # memory that SQLite makes anew
+            # Memory that SQLite makes anew: it may be missing, or hold anything.
+            image.pop("jobs.db-shm", None)
+            if draw.random() < 0.5:
+                image["jobs.db-shm"] = draw.randbytes(32_768)
             found.look(image, book, f"cut {moment} {mode}", folder / "image")
         found.cuts += 1
         yield found
@@ -200,7 +209,7 @@ def main() -> int:
     """Run it; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cuts", type=int, default=500, help="moments, of each durability")
-    parser.add_argument("--commits", type=int, default=400, help="of the process that is cut off")
+    parser.add_argument("--commits", type=int, default=400, help="before the power is cut")
     parser.add_argument("--seed", type=int, default=None, help="what happens when; default: new")
     parser.add_argument("--short", action="store_true", help="60 cuts, as for a quick look")
     parser.add_argument("--be", choices=DURABILITIES, help=argparse.SUPPRESS)

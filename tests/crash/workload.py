@@ -118,11 +118,12 @@ class Workload:
     Attributes:
         draw: whence all draws come.
         book: what was acknowledged.
+        number: the number of the last job; no two are to have the same.
     """
 
     draw: random.Random
     book: Book = attrs.field(factory=Book)
-    _number: int = attrs.field(default=0, init=False)
+    number: int = 0
     _holding: list[Receipt] = attrs.field(factory=list, init=False)
 
     def step(self, store: Store) -> str:
@@ -168,9 +169,9 @@ class Workload:
         )
 
     def _job(self) -> NewJob:
-        self._number += 1
+        self.number += 1
         pad = "x" * int(_LARGEST ** self.draw.random())
-        payload = json.dumps({"n": self._number, "pad": pad}).encode()
+        payload = json.dumps({"n": self.number, "pad": pad}).encode()
         return NewJob("mail", "send", payload, priority=self.draw.randrange(4), max_attempts=50)
 
     def _lines(self, group: Group, answers: Answers) -> Iterator[str]:

@@ -121,14 +121,9 @@ def schema_of(connection: sqlite3.Connection, path: str) -> int | None:
 
 def _look(path: str) -> int | None:
     # A database in WAL mode that nobody has open would get its -wal and -shm from being
-    # read; `immutable` leaves it alone, and sees what is in the file itself: most often
-    # that says enough to refuse it. Where a WAL is, it belongs to the contents.
-    wal, shm = Path(path + "-wal").exists(), Path(path + "-shm").exists()
-    found = None if wal and shm else _view(path, immutable=True)
-    return _view(path, immutable=False) if wal else found
-
-
-def _view(path: str, *, immutable: bool) -> int | None:
+    # read; `immutable` leaves it alone. Where a WAL is, it belongs to the contents: after a
+    # power cut in a checkpoint the file alone is half old, half new. To read it makes a -shm.
+    immutable = not Path(path + "-wal").exists()
     try:
         with closing(read_only(path, immutable=immutable)) as connection:
             return schema_of(connection, path)
