@@ -1,8 +1,9 @@
 """What every test shares: how hard Hypothesis tries.
 
 HYPOTHESIS_PROFILE chooses: dev (the default) while writing, ci before a merge, deep
-before a release. The merge's draws are always the same, so that it is judged by what it
-changes; the others draw afresh.
+before a release (with `-o faulthandler_timeout=0`: it takes longer than any test may). The
+merge's draws are always the same, so that it is judged by what it changes; the others draw
+afresh.
 """
 
 from __future__ import annotations
