@@ -34,11 +34,21 @@ class Mark:
     active: bool = True
 
     def holds(self) -> bool:
-        """Whether the call can't end before the current task does: that is one of its own."""
-        task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
-        while task is not None and task is not self.task:
-            task = None if task.parent_nursery is None else task.parent_nursery.parent_task
-        return task is not None
+        """Whether the call can't end before the current task does.
+
+        It is one of its own, or what a thread that the call waits for has trio run: that is
+        a task of trio's own, beside the program's main task.
+        """
+        line = _ancestry(trio.lowlevel.current_task())
+        return self.task in line or line[-2:-1] != _ancestry(self.task)[-2:-1]
+
+
+def _ancestry(task: trio.lowlevel.Task) -> list[trio.lowlevel.Task]:
+    """Return a task, what it is a child of, and so on, up to trio's own first task."""
+    line = [task]
+    while (nursery := line[-1].parent_nursery) is not None:
+        line.append(nursery.parent_task)
+    return line
 
 
 MARK: Final[ContextVar[Mark | None]] = ContextVar("batchq_mark", default=None)

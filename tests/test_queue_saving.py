@@ -90,6 +90,20 @@ async def test_without_persistence_there_is_nothing_to_save_to(autojump_clock: C
             await queue.save_state()
 
 
+async def test_a_thread_of_the_processor_cannot_wait_for_an_item_of_its_own_queue() -> None:
+    refused: list[str] = []
+
+    async def processor(batch: Batch[str]) -> None:
+        for abandon in (False, True):
+            with pytest.raises(RuntimeError, match="own processor"), trio.fail_after(5):
+                await trio.to_thread.run_sync(queue.process_sync, "b", abandon_on_cancel=abandon)
+            refused.append(batch[0])
+
+    async with batched(processor, batch_size=1) as queue:
+        await queue.process("a")
+    assert refused == ["a", "a"]
+
+
 async def test_a_plain_thread_hands_items_over_and_gets_its_own_value() -> None:
     async with batched(echo, flush_interval=0) as queue:
         assert await trio.to_thread.run_sync(queue.process_sync, 21) == 21
