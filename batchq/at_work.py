@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -203,8 +203,20 @@ class AtWork:
             beat=say,
             retention=self.retention,
             cleanup_interval=self.cleanup_interval,
+            cares=partial(self._cares, queues),
             on_error=partial(tell_of_trouble, JobWatchers(self.hooks), "the worker"),
         )
+
+    def _cares(self, working: Collection[str], queue: str, handler: str) -> bool:
+        """Tell whether jobs are run here, or are not to be, for others work on their queue."""
+        declared = self.queues.get(queue)
+        if declared is None:
+            return not self._works_on_all
+        return queue not in working or any(handler in each.names for each in declared.handlers)
+
+    @property
+    def _works_on_all(self) -> bool:
+        return any(everything for _, everything in self._blocks)
 
     def _make(
         self, name: str, slots: int | None, ledger: Ledger | None, *, guard: Guard | None

@@ -1,4 +1,4 @@
-"""What a worker process does beside work: it says that it is there, and cleans up.
+"""What a worker process does beside work: it says that it is there, what waits in vain, cleans.
 
 Rule 1: nothing depends on it. What fails is told of, and tried again at its next time.
 Rule 2: a clean is many short transactions, and never keeps others waiting for long. Two
@@ -7,6 +7,7 @@ processes that clean at once do no harm.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -24,7 +25,11 @@ from batchq.stores.base import Store
 
 __all__ = ["Chores"]
 
+logger = logging.getLogger("batchq")
+
 _BEAT: Final = 10.0  # from one beat to the next [s]
+_REPORT: Final = 60.0  # from one look for what waits in vain to the next [s]
+_REPORTS: Final = 60  # looks in which it is said once
 _CHUNK: Final = 1_000  # jobs looked at in one transaction
 _MOST: Final = 100_000  # jobs looked at in one clean
 _SOON: Final = 60.0  # the first clean comes after so long at the latest [s]
@@ -39,6 +44,7 @@ class Chores:
         beat: says how the process does; gets how late its event loop was [s].
         retention: how long ended jobs are kept.
         cleanup_interval: from one clean to the next [s].
+        cares: whether jobs of a queue and a handler are run here, or are not to be.
         on_error: told when the store could not do it.
     """
 
@@ -46,7 +52,9 @@ class Chores:
     beat: Callable[[float], Beat]
     retention: Retention
     cleanup_interval: float
+    cares: Callable[[str, str], bool]
     on_error: Callable[[Exception], object]
+    _told: set[tuple[str, str]] = attrs.field(factory=set, init=False)
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -59,6 +67,7 @@ class Chores:
         with self._scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._keep_beating)
+                nursery.start_soon(self._keep_reporting)
                 nursery.start_soon(self._keep_clean)
 
     def stop(self, grace: float) -> None:
@@ -77,6 +86,26 @@ class Chores:
     async def _say(self, late: float) -> None:
         beat = self.beat(late)
         await self.ledger.call(lambda store: store.beat(beat))
+
+    async def _keep_reporting(self) -> None:
+        while True:
+            self._told.clear()  # it is said anew each hour, as long as it is so
+            for _ in range(_REPORTS):
+                await self._try(self._report)
+                await trio.sleep(_REPORT)
+
+    async def _report(self) -> None:
+        """Say which jobs wait for handlers that are not known here."""
+        kinds = await self.ledger.call(lambda store: store.kinds())
+        for queue, handler in kinds:
+            if (queue, handler) not in self._told and not self.cares(queue, handler):
+                self._told.add((queue, handler))
+                logger.warning(
+                    "queue %r: jobs of handler %r wait, and none of that name is registered here:"
+                    " they stay until a worker comes that has it, perhaps as an alias",
+                    queue,
+                    handler,
+                )
 
     async def _keep_clean(self) -> None:
         if not self.retention.by_state():

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 import batchq
 from batchq import JobState, OptionError, QueueManager, Retention, RetryPolicy, StoreBusy
+from batchq.core.job import Group, NewJob
 from batchq.core.record import Beat, Cleaned
 from tests.jobs import Hops, WatchedStore, jobs_in
 
@@ -129,6 +130,38 @@ async def test_a_process_says_how_it_does(store: CleanedStore, autojump_clock: M
     [record] = [each for each in store.workers() if each.beat is not None]
     assert record.beat == third
     assert record.worker == first.worker
+
+
+@pytest.mark.parametrize("chosen", [None, ["mail"]], ids=["all", "one queue"])
+async def test_jobs_that_wait_in_vain_are_reported(
+    store: CleanedStore,
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+    chosen: list[str] | None,
+) -> None:
+    manager = QueueManager(store, poll_interval=999)
+    manager.queue("mail")
+
+    async def work() -> None: ...
+
+    manager.handler(queue="mail", name="known", aliases=["renamed"])(work)
+    manager.handler(name="others")(work)
+    new = [("mail", "known"), ("mail", "renamed"), ("others", "gone"), ("mail", "gone")]
+    new += [("moved", "known"), ("mail", "gone")]
+    stored = [NewJob(queue=queue, handler=handler, payload=b"{}") for queue, handler in new]
+    store.commit(Group(enqueue=stored))
+    async with manager.working(chosen):
+        await trio.sleep(0.9 * HOUR)
+        said = [line.getMessage() for line in caplog.records if "wait, and none" in line.msg]
+        found = [("mail", "gone")] if chosen else [*new[2:4][::-1], ("moved", "known")]
+        assert len(said) == len(found)
+        for queue, handler in found:
+            start = f"queue {queue!r}: jobs of handler {handler!r} wait"
+            assert any(line.startswith(start) for line in said), start
+        await trio.sleep(0.9 * HOUR)
+        said = [line.getMessage() for line in caplog.records if "wait, and none" in line.msg]
+        assert len(said) == 2 * len(found)  # as long as it is so, it is said each hour
+    assert {job.state for job in jobs_in(store)} == {JobState.COMPLETED, JobState.PENDING}
 
 
 async def test_trouble_is_told_and_does_not_end_it(

@@ -66,7 +66,8 @@ def work(
     MODULE is looked for in the current directory first; MANAGER is its QueueManager, called
     `manager` if you do not say. The first signal lets what runs finish, for as long as the
     manager's `grace`; a second one stops now. What was not finished is run again by the next
-    worker. Warnings are logged to stderr, unless MODULE configures logging itself.
+    worker. Warnings are logged to stderr, unless MODULE configures logging itself; one tells of
+    jobs that wait for a handler that MODULE does not have.
 
     \b
     Example: myapp.py holds  manager = QueueManager("sqlite:///jobs.db")

@@ -120,6 +120,9 @@ class Store(Protocol):
     def counts(self) -> dict[str, dict[JobState, int]]:
         """Count jobs per queue and stored state; a state without jobs is left out."""
 
+    def kinds(self) -> list[tuple[str, str]]:
+        """List whose jobs have not ended, as (queue, handler), sorted."""
+
     def tally(self, since: float) -> list[Tally]:
         """List what happened since the minute of `since` [s, store clock], by minute, queue."""
 

@@ -122,6 +122,10 @@ class FaultyStore:
             lambda: self._store.find(where, after=after, limit=limit, newest_first=newest_first)
         )
 
+    def kinds(self) -> list[tuple[str, str]]:
+        """List whose jobs have not ended."""
+        return self._read(self._store.kinds)
+
     def counts(self) -> dict[str, dict[JobState, int]]:
         """Count jobs, or fail."""
         return self._read(self._store.counts)

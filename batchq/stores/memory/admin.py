@@ -52,6 +52,11 @@ class Admin:
             states[job.state] = states.get(job.state, 0) + 1
         return counted
 
+    def kinds(self) -> list[tuple[str, str]]:
+        """List whose jobs have not ended."""
+        waiting = (job for job in self.shelf.jobs.values() if not job.state.final)
+        return sorted({(job.queue, job.handler) for job in waiting})
+
     def tally(self, since: float) -> list[Tally]:
         """List what happened, by minute and queue."""
         found = [tally for tally in self.shelf.tallies.values() if tally.minute >= since]

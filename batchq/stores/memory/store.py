@@ -83,6 +83,11 @@ class MemoryStore:
         with self._lock:
             return self._admin.counts()
 
+    def kinds(self) -> list[tuple[str, str]]:
+        """List whose jobs have not ended, as (queue, handler), sorted."""
+        with self._lock:
+            return self._admin.kinds()
+
     def tally(self, since: float) -> list[Tally]:
         """List what happened since the minute of `since`, by minute and queue."""
         with self._lock:

@@ -87,6 +87,14 @@ _TERMS: Final = {
     "ended_since": "AND finished_at >= :ended_since",
     "ended_before": "AND finished_at < :ended_before",
 }
+_NEXT_KIND: Final = """
+    SELECT queue, handler
+      FROM batchq_jobs
+     WHERE state IN ('pending', 'processing')
+       AND (queue, handler) > (?, ?)
+     ORDER BY queue, handler
+     LIMIT 1
+"""
 _COUNTS: Final = """
     SELECT queue, state, count(*)
       FROM batchq_jobs INDEXED BY batchq_jobs_due
@@ -187,6 +195,16 @@ def counts(connection: sqlite3.Connection) -> dict[str, dict[JobState, int]]:
     for queue, state, jobs in connection.execute(_COUNTS):
         counted.setdefault(queue, {})[JobState(state)] = jobs
     return counted
+
+
+def kinds(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    """List whose jobs have not ended: one seek for each, however many jobs there are."""
+    found: list[tuple[str, str]] = []
+    last = ("", "")
+    while (row := connection.execute(_NEXT_KIND, last).fetchone()) is not None:
+        last = (row[0], row[1])
+        found.append(last)
+    return found
 
 
 def tally(connection: sqlite3.Connection, since: float) -> list[Tally]:

@@ -133,6 +133,11 @@ class SqliteStore:
         with self._here().reader.snapshot() as connection:
             return admin.counts(connection)
 
+    def kinds(self) -> list[tuple[str, str]]:
+        """List whose jobs have not ended, as (queue, handler), sorted."""
+        with self._here().reader.snapshot() as connection:
+            return admin.kinds(connection)
+
     def tally(self, since: float) -> list[Tally]:
         """List what happened since the minute of `since`, by minute and queue."""
         with self._here().reader.snapshot() as connection:

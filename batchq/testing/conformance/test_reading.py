@@ -143,6 +143,17 @@ def test_counts_are_per_queue_and_state(store: Store) -> None:
     }
 
 
+def test_kinds_are_the_queues_and_handlers_of_jobs_that_have_not_ended(store: Store) -> None:
+    assert store.kinds() == []
+    enqueue(store, job(queue="b"), job(queue="a"), job(queue="a", handler="other", delay=9))
+    enqueue(store, job(queue="b"))
+    [first, second] = claim(store, request(queue="b", limit=2)).jobs
+    settle_one(store, first.receipt)
+    assert store.kinds() == sorted({("b", first.handler), ("a", first.handler), ("a", "other")})
+    settle_one(store, second.receipt, Verdict.FAIL)
+    assert store.kinds() == sorted({("a", first.handler), ("a", "other")})
+
+
 def test_commits_that_changed_something_are_counted_with_their_batches(
     store: Store, clock: HandClock
 ) -> None:
