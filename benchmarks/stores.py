@@ -57,30 +57,30 @@ class Ours:
     """A store of ours."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self.store = store
 
     @property
     def commits(self) -> int:
         """The transactions that it has counted itself."""
-        return sum(worker.commits for worker in self._store.workers())
+        return sum(worker.commits for worker in self.store.workers())
 
     def enqueue(self, numbers: range) -> None:
         """Store one job per number."""
         jobs = [NewJob(QUEUE, HANDLER, payload(number)) for number in numbers]
-        self._store.commit(Group(enqueue=jobs, worker=WORKER))
+        self.store.commit(Group(enqueue=jobs, worker=WORKER))
 
     def claim(self, limit: int) -> Sequence[ClaimedJob]:
         """Take jobs."""
-        return self._store.commit(Group(claim=[_request(limit)], worker=WORKER)).claim[0].jobs
+        return self.store.commit(Group(claim=[_request(limit)], worker=WORKER)).claim[0].jobs
 
     def settle(self, held: Sequence[ClaimedJob]) -> None:
         """Complete jobs."""
-        self._store.commit(Group(settle=_settlements(held), worker=WORKER, batches=1))
+        self.store.commit(Group(settle=_settlements(held), worker=WORKER, batches=1))
 
     def cycle(self, held: Sequence[ClaimedJob], limit: int) -> Sequence[ClaimedJob]:
         """Complete jobs and take the next."""
         group = Group(settle=_settlements(held), claim=[_request(limit)], worker=WORKER, batches=1)
-        return self._store.commit(group).claim[0].jobs
+        return self.store.commit(group).claim[0].jobs
 
 
 def _request(limit: int) -> ClaimRequest:
