@@ -2,7 +2,7 @@
 
     python -m tests.crash.nth [--seed N] [--short]
 
-One workload on a SQLite file: opening, commits of every kind, reads, checkpoints, closing.
+One workload on a SQLite file: opening, commits of every kind, reads, checkpoints, a copy, closing.
 For each fault and n = 1, 2, ... the n-th such call of the process to the disk fails (shim.c),
 until the workload passes untouched. The workload does what a program should: after
 `StoreFull` it goes on with the same store once there is space, after `StoreBroken` it opens
@@ -105,6 +105,10 @@ class Trial:
     def _path(self) -> Path:
         return self.folder / "jobs.db"
 
+    @property
+    def _copy(self) -> Path:
+        return self.folder / "copy.db"
+
     def run(self, nth: int) -> bool:
         """Let the n-th call fail; returns whether there was one."""
         fault = self.fault
@@ -118,6 +122,7 @@ class Trial:
                 self._told(store.close)
                 store = self._open()
             self._told(store.counts)
+        self._told(lambda: store.backup(self._copy))
         self._told(store.close)
         failed = self.orders.failed
         if not fault.for_good and self.told.total() > 1:
@@ -174,13 +179,21 @@ class Trial:
             self.broken.append("a store that broke went on")
 
     def _judge(self, workload: Workload) -> None:
-        with closing(SqliteStore(self._path)) as store:
+        for path in (self._path, self._copy):
+            if path.exists() or path is self._path:
+                self._judge_file(path, workload)
+        self.broken += workload.book.complaints
+        left = [file.name for file in self.folder.glob(".batchq-*")]
+        if left and self.fault.kind is not Kind.REMOVE:
+            self.broken.append(f"it left {left} behind")
+
+    def _judge_file(self, path: Path, workload: Workload) -> None:
+        with closing(SqliteStore(path)) as store:
             check = store._here().writer.connection.execute("PRAGMA integrity_check").fetchone()[0]
             broken = workload.book.broken(store)
-        self.broken += [line for lines in broken.values() for line in lines]
-        self.broken += workload.book.complaints
+        self.broken += [f"{path.name}: {line}" for lines in broken.values() for line in lines]
         if check != "ok":
-            self.broken.append(check)
+            self.broken.append(f"{path.name}: {check}")
 
 
 def tried(fault: Fault, folder: Path, orders: Orders, *, seed: int, stride: int) -> dict[str, Any]:

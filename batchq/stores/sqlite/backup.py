@@ -8,14 +8,15 @@ Rule 2: nothing is overwritten: the old copy is worth more than the name.
 from __future__ import annotations
 
 import os
+import sqlite3
 import tempfile
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
-from batchq.errors import StoreError
+from batchq.errors import StoreBroken, StoreError
 from batchq.stores.sqlite.fork import at_work
 from batchq.stores.sqlite.look import read_only
-from batchq.stores.sqlite.trouble import os_trouble, translated
+from batchq.stores.sqlite.trouble import os_trouble, store_error
 
 __all__ = ["back_up"]
 
@@ -38,8 +39,8 @@ def back_up(path: str, destination: Path) -> None:
             _make_sure(Path(name))
             destination.hardlink_to(name)
         finally:
-            with suppress(FileNotFoundError):
-                Path(name).unlink()
+            for left in (name, f"{name}-journal"):
+                Path(left).unlink(missing_ok=True)
         _make_sure(destination.parent)
     except FileExistsError as error:
         raise there from error
@@ -50,8 +51,14 @@ def back_up(path: str, destination: Path) -> None:
 def _copy(path: str, name: str) -> None:
     # A connection of its own: VACUUM stands in no transaction. It reads the store as it is
     # at one moment, and keeps nobody from writing.
-    with at_work(), translated(path), closing(read_only(path)) as connection:
-        connection.execute("VACUUM INTO ?", (name,))
+    with at_work(), closing(read_only(path)) as connection:
+        try:
+            connection.execute("VACUUM INTO ?", (name,))
+        except sqlite3.Error as error:
+            found = store_error(error, path)
+            if isinstance(found, StoreBroken):  # perhaps it is only where the copy goes
+                found = StoreError(f"cannot copy {path}: {error}")
+            raise found from error
 
 
 def _make_sure(path: Path) -> None:
