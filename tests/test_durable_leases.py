@@ -201,6 +201,34 @@ async def test_a_lease_is_given_up_before_the_store_would(
     assert job.used == job.attempt - job.refunds >= 1
 
 
+async def test_an_extension_counts_from_when_it_was_sent_too(
+    store: WatchedStore, autojump_clock: MockClock
+) -> None:
+    ended = list[float]()
+    manager = QueueManager(store, lease=30, run_sync=Hops(takes=2.0), poll_interval=999)
+
+    @manager.handler(concurrency=1)
+    async def work() -> None:
+        try:
+            await trio.sleep(1_000)
+        finally:
+            ended.append(trio.current_time())
+
+    extended = list[float]()
+
+    def refuses(group: Group) -> Exception | None:
+        if not group.extend:
+            return None
+        extended.append(trio.current_time())
+        return StoreBusy("locked") if len(extended) > 1 else None
+
+    store.refuses = refuses
+    async with manager.working():
+        await work.enqueue()
+        await trio.sleep(60)
+    assert ended[0] == extended[0] - 2.0 + 25
+
+
 async def test_what_a_handler_gives_after_its_lease_was_given_up_counts_if_nobody_has_it(
     store: WatchedStore, autojump_clock: MockClock
 ) -> None:

@@ -210,6 +210,25 @@ async def test_a_handler_that_ends_the_program_leaves_nothing_leased(
     assert states == ["pending", "completed", *["pending"] * 4, "completed"]
 
 
+async def test_what_was_decided_and_what_is_given_back_at_the_end_is_one_commit(
+    store: WatchedStore, autojump_clock: MockClock
+) -> None:
+    manager = QueueManager(store, grace=1)
+
+    @manager.batch_handler(batch_size=2, concurrency=2, flush_interval=0)
+    async def work(jobs: list[Job[int]]) -> None:
+        await trio.sleep(1.9921875)
+        jobs[0].settle(Result.ok("early"))
+        await trio.sleep(100)
+
+    async with manager.working():
+        await work.enqueue_many(range(4))
+        await trio.sleep(1)
+        before = len(store.groups)
+    assert [len(group.settle) for group in store.groups[before:]] == [4]
+    assert [job.state.value for job in jobs_in(store)] == ["completed", "pending"] * 2
+
+
 async def test_verdicts_are_tried_again_while_the_stop_lasts(
     store: WatchedStore, autojump_clock: MockClock
 ) -> None:
