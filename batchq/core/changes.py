@@ -88,8 +88,7 @@ def is_suspect(job: JobRecord) -> bool:
 
 def new(job: NewJob, *, id_: int, now: float) -> JobRecord:
     """Return the record of a job that is being stored (T1)."""
-    key = job.key
-    return JobRecord(
+    record = JobRecord(
         id=id_,
         queue=job.queue,
         handler=job.handler,
@@ -99,6 +98,12 @@ def new(job: NewJob, *, id_: int, now: float) -> JobRecord:
         max_attempts=job.max_attempts,
         payload=job.payload,
         enqueued_at=now,
+    )
+    key = job.key
+    if key is None and job.expires is None and not job.tags:
+        return record  # as most are
+    return msgspec.structs.replace(
+        record,
         expires_at=None if job.expires is None else now + job.expires,
         tags=job.tags,
         key=None if key is None else key.text,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Final
 
 import attrs
@@ -47,12 +46,12 @@ class Counting:
     Attributes:
         now: when [s, store clock].
         queues: by name.
-        totals: jobs that became final, less those that are so no more, by queue and state.
+        left: jobs that were final and are so no more, by queue and state.
     """
 
     now: float
     queues: dict[str, Count] = attrs.field(factory=dict, init=False)
-    totals: Counter[tuple[str, JobState]] = attrs.field(factory=Counter, init=False)
+    left: dict[tuple[str, JobState], int] = attrs.field(factory=dict, init=False)
 
     @property
     def minute(self) -> float:
@@ -69,8 +68,7 @@ class Counting:
     def end(self, queue: str, state: JobState, jobs: int = 1) -> None:
         """Count jobs that became final."""
         self.of(queue).end(state, jobs)
-        self.totals[queue, state] += jobs
 
     def leave(self, queue: str, state: JobState, jobs: int = 1) -> None:
         """Count jobs that were final and are not any more: revived, or gone."""
-        self.totals[queue, state] -= jobs
+        self.left[queue, state] = self.left.get((queue, state), 0) + jobs

@@ -74,8 +74,8 @@ FAULTS: Final = (
     Fault(
         "sqlite: the last level first",
         "stores/sqlite/claiming.py",
-        "    for level in range(PRIORITY_LEVELS):\n        _gather",
-        "    for level in reversed(range(PRIORITY_LEVELS)):\n        _gather",
+        "     ORDER BY priority\n     LIMIT 1\n",
+        "     ORDER BY priority DESC\n     LIMIT 1\n",
     ),
     Fault(
         "poison for ever",

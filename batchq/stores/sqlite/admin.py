@@ -26,6 +26,7 @@ from batchq.core.record import (
     Tally,
     WorkerRecord,
 )
+from batchq.stores.sqlite.counting import FIELDS
 
 __all__ = [
     "bounded",
@@ -101,16 +102,22 @@ _COUNTS: Final = """
      WHERE state IN ('pending', 'processing')
      GROUP BY queue, state
      UNION ALL
-    SELECT queue, state, jobs FROM batchq_totals WHERE jobs > 0
+    SELECT queue, 'completed', all_completed FROM batchq_queues WHERE all_completed > 0
+     UNION ALL
+    SELECT queue, 'failed', all_failed FROM batchq_queues WHERE all_failed > 0
+     UNION ALL
+    SELECT queue, 'cancelled', all_cancelled FROM batchq_queues WHERE all_cancelled > 0
 """
-_TALLIES: Final = """
-    SELECT queue, minute, enqueued, claimed, settled, completed, failed, cancelled, retried,
-           crashed, waited, ran
-      FROM batchq_tallies
-     WHERE minute >= ?
+_COUNTED: Final = f"SELECT queue, minute, {', '.join(FIELDS)} FROM"
+_TALLIES: Final = f"""
+    {_COUNTED} batchq_tallies WHERE minute >= :since
+     UNION ALL
+    {_COUNTED} batchq_queues WHERE minute >= :since
      ORDER BY minute, queue
 """
-_QUEUES: Final = "SELECT queue, paused FROM batchq_queues ORDER BY queue"
+_QUEUES: Final = """
+    SELECT queue, paused FROM batchq_queues WHERE paused IS NOT NULL ORDER BY queue
+"""
 _FAILURES: Final = """
     SELECT job, attempt, at, kind, message, traceback, worker
       FROM batchq_errors
@@ -210,7 +217,7 @@ def kinds(connection: sqlite3.Connection) -> list[tuple[str, str]]:
 def tally(connection: sqlite3.Connection, since: float) -> list[Tally]:
     """List what happened, by minute and queue."""
     names = Tally.__struct_fields__
-    rows = connection.execute(_TALLIES, (since,))
+    rows = connection.execute(_TALLIES, {"since": since})
     return [Tally(**dict(zip(names, row, strict=True))) for row in rows]
 
 

@@ -22,7 +22,6 @@ import attrs
 import msgspec
 
 from batchq.core.job import (
-    PRIORITY_LEVELS,
     Claimed,
     ClaimedJob,
     ClaimRequest,
@@ -58,6 +57,17 @@ _IN_ORDER: Final = """
        AND priority = :priority
        AND state IN ('pending', 'processing')
      ORDER BY due_at, id
+"""
+# Most levels are empty: to pass over them takes less than to look into each.
+_NEXT_LEVEL: Final = """
+    SELECT priority
+      FROM batchq_jobs
+     WHERE queue = :queue
+       AND handler = :handler
+       AND priority > :priority
+       AND state IN ('pending', 'processing')
+     ORDER BY priority
+     LIMIT 1
 """
 _LOOK_CLOSER: Final = """
     SELECT id, state = 'processing', worker, crashes, cancel, expires_at <= :now,
@@ -139,6 +149,7 @@ _due_at: Final = itemgetter(0)
 # Rows are looked at many at once. What of them is not due was read in vain, so the first
 # look is at few, and each of the next at no more than were taken until then.
 _FIRST_LOOK: Final = 16
+_ABOVE_ALL: Final = -1  # a level
 
 
 @attrs.define(eq=False)
@@ -225,10 +236,10 @@ def claim(connection: sqlite3.Connection, request: ClaimRequest, *, counting: Co
     if connection.execute(_PAUSED, (request.queue,)).fetchone() is not None:
         return Claimed(jobs=[], buried=0, wait=None)
     haul = _Haul(connection, request, counting.now)
-    for level in range(PRIORITY_LEVELS):
+    level = _next_level(connection, request, _ABOVE_ALL)
+    while level is not None:
         _gather(connection, haul, level=level)
-        if haul.full:
-            break
+        level = None if haul.full else _next_level(connection, request, level)
     if haul.failures:
         keep_failures(connection, haul.failures)
         counting.of(request.queue).crashed += len(haul.failures)
@@ -236,6 +247,17 @@ def claim(connection: sqlite3.Connection, request: ClaimRequest, *, counting: Co
     if haul.jobs:
         _take(connection, haul, counting)
     return Claimed(jobs=_claimed(haul), buried=haul.buried, wait=_wait(haul))
+
+
+def _next_level(connection: sqlite3.Connection, request: ClaimRequest, level: int) -> int | None:
+    """Return the next level below `level` on which anything of these handlers waits."""
+    found = [
+        connection.execute(
+            _NEXT_LEVEL, {"queue": request.queue, "handler": handler, "priority": level}
+        ).fetchone()
+        for handler in dict.fromkeys(request.handlers)
+    ]
+    return min((row[0] for row in found if row is not None), default=None)
 
 
 def _gather(connection: sqlite3.Connection, haul: _Haul, *, level: int) -> None:

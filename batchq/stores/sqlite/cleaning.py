@@ -17,6 +17,7 @@ __all__ = ["Step"]
 
 _WALK: Final = ROW + "WHERE id > :after ORDER BY id LIMIT :limit"
 _FORGET_TALLIES: Final = "DELETE FROM batchq_tallies WHERE minute < :before"
+_FORGET_MINUTE: Final = "UPDATE batchq_queues SET minute = NULL WHERE minute < :before"
 _FORGET_WORKERS: Final = "DELETE FROM batchq_workers WHERE seen_at < :before"
 
 
@@ -40,8 +41,8 @@ class Step:
         """Delete what was kept long enough, and count it out."""
         if not self.after:
             old = {"before": counting.now - KEEP_TALLIES}
-            connection.execute(_FORGET_TALLIES, old)
-            connection.execute(_FORGET_WORKERS, old)
+            for statement in (_FORGET_TALLIES, _FORGET_MINUTE, _FORGET_WORKERS):
+                connection.execute(statement, old)
         walk = {"after": self.after, "limit": self.limit}
         rows = [Row(*row) for row in connection.execute(_WALK, walk)]
         gone = [row for row in rows if self._is_over(row, counting.now)]

@@ -29,7 +29,6 @@ _TABLES: Final = {
             "batchq_notes",
             "batchq_queues",
             "batchq_tallies",
-            "batchq_totals",
             "batchq_workers",
         }
     ),

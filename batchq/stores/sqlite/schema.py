@@ -79,10 +79,25 @@ _TABLES: Final = (
         note TEXT
     ) STRICT
     """,
+    # One row, so one page, for all that a commit counts; see counting.py.
     """
     CREATE TABLE batchq_queues (
         queue TEXT PRIMARY KEY,
-        paused INTEGER NOT NULL
+        paused INTEGER,  -- NULL: nobody has ordered anything
+        minute REAL,  -- the one that the next columns are of
+        enqueued INTEGER NOT NULL DEFAULT 0,
+        claimed INTEGER NOT NULL DEFAULT 0,
+        settled INTEGER NOT NULL DEFAULT 0,
+        completed INTEGER NOT NULL DEFAULT 0,
+        failed INTEGER NOT NULL DEFAULT 0,
+        cancelled INTEGER NOT NULL DEFAULT 0,
+        retried INTEGER NOT NULL DEFAULT 0,
+        crashed INTEGER NOT NULL DEFAULT 0,
+        waited REAL NOT NULL DEFAULT 0,
+        ran REAL NOT NULL DEFAULT 0,
+        all_completed INTEGER NOT NULL DEFAULT 0,  -- what is there now, of every minute
+        all_failed INTEGER NOT NULL DEFAULT 0,
+        all_cancelled INTEGER NOT NULL DEFAULT 0
     ) STRICT, WITHOUT ROWID
     """,
     """
@@ -100,14 +115,6 @@ _TABLES: Final = (
         waited REAL NOT NULL,
         ran REAL NOT NULL,
         PRIMARY KEY (minute, queue)
-    ) STRICT, WITHOUT ROWID
-    """,
-    """
-    CREATE TABLE batchq_totals (
-        queue TEXT NOT NULL,
-        state TEXT NOT NULL,
-        jobs INTEGER NOT NULL,
-        PRIMARY KEY (queue, state)
     ) STRICT, WITHOUT ROWID
     """,
     """
