@@ -672,7 +672,7 @@ HISTORICAL: Final = (
         "core/bisect.py",
         "        self._take()\n        self._outage = False\n",
         "        self._take()\n",
-        MODEL,
+        ("tests/core/test_bisect.py",),
     ),
     Fault(
         "early: the last of two verdicts counts",
@@ -728,7 +728,7 @@ HISTORICAL: Final = (
         "core/selection.py",
         "        if smaller:  # more buckets may be full\n",
         "        if False:\n",
-        MODEL,
+        ("tests/core/test_rich_lessons.py",),
     ),
 )
 

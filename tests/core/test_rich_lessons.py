@@ -196,3 +196,12 @@ def test_an_interrupted_call_teaches_nothing() -> None:
     queue.batcher.stop_draining(9.0)
     assert queue.batcher.stats(9.0).batch_size == 1
     assert queue.batcher.waiting.slack.value == 0.0
+
+
+def test_a_bucket_that_a_smaller_size_makes_full_starts() -> None:
+    queue = Queue(batch_size=AdaptiveBatchSize(), flush_interval=None)
+    queue.batcher.waiting.batch_size = 4  # what was learned
+    queue.enqueue("a", "b", "c")
+    assert queue.start() == []
+    queue.batcher.waiting.batch_size = 3
+    assert [list(batch) for batch in queue.start()] == [["a", "b", "c"]]

@@ -27,36 +27,50 @@ REFUSALS: Final[dict[type[Exception], str]] = {
     DuplicateKey: "duplicate",
 }
 
+# What may be said of an item.
+SAID: Final[dict[str, tuple[Any, ...]]] = {
+    "weight": (0.0, 1.0, 2.0, 3.0, 5.0),
+    "partition": ("a", "a", "b", "c"),
+    "key": ("k", "k", "l"),
+    "queue_timeout": (0.5, 2.0, 9.0),
+    "delivery_timeout": (1.0, 3.0, 9.0),
+    "solo": (True, False, False),
+}
+
 
 class Coming(Pair):
     """Both, and who brings items; chance says what.
 
     Attributes:
         chance: where draws come from.
+        habits: what callers say of their items: how often, and what.
     """
 
     chance: random.Random
+    habits: dict[str, tuple[float, tuple[Any, ...]]]
+
+    def draw_habits(self) -> None:
+        """Draw how callers are: in each history otherwise, so that each thing is dense in some."""
+        rates = {name: self.draw(0.0, 0.2, 0.8) for name in SAID}
+        self.habits = {name: (rate, SAID[name]) for name, rate in rates.items()}
 
     def draw(self, *among: Any) -> Any:  # noqa: ANN401 - whatever there is
         return self.chance.choice(among)
 
     # Items come in.
 
+    def draw_level(self) -> int | None:
+        """Draw a level: now and then one that there is not."""
+        if self.chance.random() < 0.05:
+            return self.terms.levels
+        return self.draw(None, *range(self.terms.levels))  # type: ignore[no-any-return]
+
     def draw_call(self) -> dict[str, Any]:
         """Draw what a caller says of an item."""
         said: dict[str, Any] = {}
-        if self.chance.random() < 0.4:
-            said["weight"] = self.draw(0.0, 1.0, 2.0, 3.0, 5.0)
-        if self.chance.random() < 0.6:
-            said["partition"] = self.draw("a", "a", "b", "c")
-        if self.chance.random() < 0.3:
-            said["key"] = self.draw("k", "k", "l")
-        if self.chance.random() < 0.2:
-            said["queue_timeout"] = self.draw(0.5, 2.0)
-        if self.chance.random() < 0.2:
-            said["delivery_timeout"] = self.draw(1.0, 3.0)
-        if self.chance.random() < 0.1:
-            said["solo"] = True
+        for name, (often, among) in self.habits.items():
+            if self.chance.random() < often:
+                said[name] = self.chance.choice(among)
         return said
 
     def offer_of(self, number: int, level: int | None, delay: float, said: Any) -> Offer:  # noqa: ANN401
@@ -67,7 +81,7 @@ class Coming(Pair):
         return Offer(number=number, level=level, delay=delay, **timeouts | said)
 
     def enqueue(self) -> None:
-        level, delay = self.draw(None, None, 0, 1, 2, -1), self.draw(0.0, 0.0, 0.0, 0.5, 1.5)
+        level, delay = self.draw_level(), self.draw(0.0, 0.0, 0.0, 0.5, 1.5)
         said, thing = self.draw_call(), self.make()
         offer = self.offer_of(thing.number, level, delay, said)
         expected = self.model.offer(offer, self.now)
@@ -109,7 +123,7 @@ class Coming(Pair):
         self.parked.append(Parked(real, model, wakes))
 
     def enqueue_many(self) -> None:
-        level, delay, said = self.draw(None, 0, 1), self.draw(0.0, 0.0, 0.5), self.draw_call()
+        level, delay, said = self.draw_level(), self.draw(0.0, 0.0, 0.5), self.draw_call()
         things = [self.make() for _ in range(self.chance.randrange(5))]
         offers = [self.offer_of(thing.number, level, delay, said) for thing in things]
         if not things:

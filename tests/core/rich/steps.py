@@ -40,6 +40,7 @@ class Steps(Coming):
     def live(self, chance: random.Random, steps: int) -> None:
         """Take so many steps, then end."""
         self.chance = chance
+        self.draw_habits()
         # How often calls raise, and whether it looks like an outage.
         self.moody, self.down = chance.choice([1, 4, 15]), chance.choice([0.0, 0.5, 1.0])
         for number in range(steps):
@@ -61,7 +62,7 @@ class Steps(Coming):
             (3, self.time_passes),
             (4, self.the_deadline_comes),
             (1, self.pause),
-            (2, self.resume),
+            (6 if self.model.paused else 1, self.resume),
             (1, self.flush),
             (3, self.look),
         ]
