@@ -248,6 +248,16 @@ def test_the_wal_is_emptied_now_and_then(path: Path) -> None:
         assert path.with_name("jobs.db-wal").stat().st_size < 16 * 2**20
 
 
+def test_the_wal_of_one_huge_commit_does_not_stay(path: Path) -> None:
+    wal = path.with_name("jobs.db-wal")
+    with closing(SqliteStore(path, durability="process")) as store:
+        enqueue(store, *(job(b"x" * 2**20) for _ in range(100)))
+        assert wal.stat().st_size > 100 * 2**20
+        for _ in range(80):
+            enqueue(store, job())
+        assert wal.stat().st_size <= 64 * 2**20
+
+
 # ---- The clock
 
 

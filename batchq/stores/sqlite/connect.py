@@ -29,13 +29,14 @@ from batchq.stores.sqlite.look import SCHEMA, look, read_only, schema_of
 from batchq.stores.sqlite.trouble import is_busy, os_trouble, store_error, translated
 from batchq.stores.sqlite.version import warn_of_reset_bug
 
-__all__ = ["SYNCHRONOUS", "Reader", "Writer", "open_writer"]
+__all__ = ["LARGE_WAL", "SYNCHRONOUS", "Reader", "Writer", "open_writer"]
 
 # What is stored survives: a power cut; the death of every process.
 SYNCHRONOUS: Final = {"full": "FULL", "process": "NORMAL"}
 _OLDEST: Final = (3, 38, 0)
 _WAL_LIMIT: Final = 1_024  # pages, of 4 KiB mostly
 _CHECKPOINT_EVERY: Final = 60.0
+LARGE_WAL: Final = 64 * 2**20  # [bytes]
 
 
 @attrs.define(eq=False)
@@ -270,6 +271,7 @@ def _connect(path: str, *, durability: str, patience: float) -> sqlite3.Connecti
             f"synchronous = {SYNCHRONOUS[durability]}",
             "foreign_keys = ON",
             "wal_autocheckpoint = 0",
+            f"journal_size_limit = {LARGE_WAL}",  # what one huge commit left is cut off again
             "secure_delete = OFF",
             "cache_size = -64000",
         ):

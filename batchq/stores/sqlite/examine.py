@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from batchq.stores.sqlite.connect import LARGE_WAL
 from batchq.stores.sqlite.look import SCHEMA
 from batchq.stores.sqlite.version import has_reset_bug
 from batchq.stores.upkeep import Finding
@@ -17,7 +18,6 @@ __all__ = ["examine"]
 
 _BESIDE: Final = ("", "-wal", "-shm", "-lock")
 _MOST: Final = 20  # lines of a report on a broken file
-_LARGE_WAL: Final = 64 * 2**20
 
 
 def examine(connection: sqlite3.Connection, path: str) -> Iterator[Finding]:
@@ -55,9 +55,9 @@ def _wal(path: str) -> Finding:
     wal = Path(path + "-wal")
     size = wal.stat().st_size if wal.exists() else 0
     text = f"{Path(path).stat().st_size / 2**20:.1f} MiB, and {size / 2**20:.1f} MiB in its WAL"
-    if size > _LARGE_WAL:
+    if size > LARGE_WAL:
         text += ": somebody reads without an end, so that it can't be emptied"
-    return Finding("size", ok=size <= _LARGE_WAL, text=text, harmless=True)
+    return Finding("size", ok=size <= LARGE_WAL, text=text, harmless=True)
 
 
 def _content(connection: sqlite3.Connection) -> Finding:
