@@ -207,6 +207,8 @@ class Pump(Generic[T, R]):
 
     def _give_up(self, carrier: Carrier[T]) -> None:
         """Let go of a batch whose call was cancelled from outside, or never made."""
+        if carrier in self._resting:
+            self._resting.remove(carrier)  # it was cancelled there: it runs nothing more
         if carrier.calling is not None:
             batch = carrier.calling
             self._settle(carrier, batch, Judged(batch, batch.no_verdicts()))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from batchq import Hooks
 from batchq.core.batch import Batch
@@ -14,7 +15,7 @@ from batchq.core.result import Result
 from batchq.errors import BatchTimeout, DrainTimeout
 from batchq.marks import in_a_call
 from batchq.work_queue import work_queue
-from tests.calls import Calls, Clock, batched
+from tests.calls import Calls, Clock, batched, echo
 
 _setting: ContextVar[str] = ContextVar("setting", default="unset")
 
@@ -186,3 +187,17 @@ async def test_an_interrupted_call_writes_no_verdict(autojump_clock: Clock) -> N
         with pytest.raises(DrainTimeout):
             await queue.drain(0)
     assert not written
+
+
+def test_a_task_that_was_cancelled_at_rest_is_given_no_batch() -> None:
+    async def main() -> None:
+        with trio.move_on_at(3):  # the instant at which the second item is due
+            async with batched(echo, flush_interval=1) as queue:
+                await queue.process("a")
+                await trio.sleep_until(2)
+                await queue.enqueue("b")
+                await trio.sleep_forever()
+        assert queue.stats().running == 0
+
+    for _ in range(50):  # which of the two comes first is trio's to choose
+        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))

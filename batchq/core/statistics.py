@@ -23,7 +23,7 @@ class QueueStats:
         closed: left without a verdict when the queue ended [entries].
         expired: not settled by their deadline [entries].
         retries: failed attempts that were given another [count].
-        batches: calls started [batches].
+        batches: calls chosen; when a queue ends, one may be taken back unmade [batches].
         running: calls in flight [batches].
         hook_errors: hooks that raised [count].
         oldest: how long the oldest entry that waits has been in the queue [s]; 0 if none.
