@@ -18,7 +18,9 @@ import attrs
 from batchq.core.lifecycle import JobState
 from batchq.core.record import JobRecord
 
-__all__ = ["Evidence", "Run", "Settle", "violations"]
+__all__ = ["Counts", "Evidence", "Run", "Settle", "miscounted", "violations"]
+
+Counts = Mapping[str, Mapping[JobState, int]]
 
 # What a handler may make of a payload for good, as the store calls it; see fate.py.
 _REASONS = {"discard": "discarded", "raise": "exhausted"}
@@ -51,6 +53,7 @@ class Evidence:
         settles: what hooks were told, in order.
         rows: the stored jobs by id.
         fates: what the handler makes of each stored job, by id.
+        counts: how many jobs the store says it has, by queue and state.
     """
 
     acks: Sequence[int]
@@ -58,6 +61,7 @@ class Evidence:
     settles: Sequence[Settle]
     rows: Mapping[int, JobRecord]
     fates: Mapping[int, str]
+    counts: Counts
 
 
 def violations(evidence: Evidence) -> dict[str, list[str]]:
@@ -70,7 +74,18 @@ def violations(evidence: Evidence) -> dict[str, list[str]]:
         "receipt_twice": [*_receipt_twice(evidence.runs)],
         "over_budget": [*_over_budget(evidence.rows.values())],
         "wrong_end": [*_wrong_end(evidence)],
+        "miscounted": [*miscounted(evidence.counts, evidence.rows.values())],
     }
+
+
+def miscounted(counts: Counts, rows: Iterable[JobRecord]) -> Iterator[str]:
+    """Tell where the store's own counts are not those of its rows."""
+    there = Counter((row.queue, row.state) for row in rows)
+    said = {(queue, state): n for queue, states in counts.items() for state, n in states.items()}
+    for queue, state in there.keys() | said.keys():
+        found = there[queue, state]
+        if said.get((queue, state), 0) != found:
+            yield f"{queue} has {found} jobs {state.value}, counted {said.get((queue, state), 0)}"
 
 
 def _lost(evidence: Evidence) -> Iterator[str]:

@@ -224,12 +224,15 @@ def gather(company: Company) -> Evidence:
         for name in _SIDE_FILES
     }
     rows = {row.id: row for row in _rows(company.url)}
+    with closing(open_store(company.url)) as store:
+        counts = store.counts()
     return Evidence(
         acks=[int(id_) for (id_,) in lines["acks"]],
         runs=[Run(int(id_), int(attempt)) for id_, attempt in lines["runs"]],
         settles=[Settle(int(id_), int(attempt), said) for id_, attempt, said in lines["settles"]],
         rows=rows,
         fates={id_: fate(json.loads(row.payload)) for id_, row in rows.items()},
+        counts=counts,
     )
 
 

@@ -137,7 +137,8 @@ class Found:
             self.most_lost = max(self.most_lost, len(broken["lost"]))
             self.lost.append(f"{where}: {broken['lost'][0]}")
         self.corrupt += [f"{where}: {line}" for line in broken["corrupt"]]
-        self.corrupt += [f"{where}: {line}" for line in broken["not_refused"]]
+        for name in ("not_refused", "miscounted"):
+            self.corrupt += [f"{where}: {line}" for line in broken[name]]
         [new] = store.commit(Group(enqueue=[NewJob("mail", "send", b'{"n": 0}')])).enqueue
         if not broken["lost"] and new.id in book.stored:
             self.corrupt.append(f"{where}: id {new.id} was given out twice")

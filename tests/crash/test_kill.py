@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -66,6 +67,11 @@ def row(
     )
 
 
+def counted(*rows: JobRecord) -> dict[str, dict[JobState, int]]:
+    states = Counter(row.state for row in rows)
+    return {"many": dict(states)}
+
+
 def seen(*rows: JobRecord) -> Evidence:
     """Make what is seen when all went well at the first attempt."""
     return Evidence(
@@ -74,6 +80,7 @@ def seen(*rows: JobRecord) -> Evidence:
         settles=[Settle(row.id, row.attempt, "ok") for row in rows],
         rows={row.id: row for row in rows},
         fates={row.id: "ok" for row in rows},
+        counts=counted(*rows),
     )
 
 
@@ -101,6 +108,8 @@ def test_where_all_went_well_nothing_is_found() -> None:
         (attrs.evolve(seen(row(1)), runs=[Run(1, 2)]), "never_run"),
         (attrs.evolve(seen(row(1)), runs=[Run(1, 1), Run(1, 1)]), "receipt_twice"),
         (attrs.evolve(seen(row(1, attempt=4))), "over_budget"),
+        (attrs.evolve(seen(row(1)), counts=counted(row(1), row(2))), "miscounted"),
+        (attrs.evolve(seen(row(1)), counts={}), "miscounted"),
         (attrs.evolve(seen(row(1)), fates={1: "raise"}), "wrong_end"),
         (
             attrs.evolve(seen(row(1, JobState.FAILED, reason="discarded")), settles=[]),

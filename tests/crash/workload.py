@@ -34,6 +34,7 @@ from batchq.core.record import JobFilter, JobRecord
 from batchq.errors import StoreBroken, StoreError
 from batchq.stores.base import Store
 from batchq.stores.sqlite import SqliteStore, connect
+from tests.crash.evidence import miscounted
 
 __all__ = ["Book", "Workload", "busy"]
 
@@ -87,6 +88,7 @@ class Book:
             "lost": [*self._lost(rows)],
             "corrupt": [*self._corrupt(rows)],
             "not_refused": [*self._not_refused(rows.values())],
+            "miscounted": [*miscounted(store.counts(), rows.values())],
         }
 
     def _lost(self, rows: dict[int, JobRecord]) -> Iterator[str]:
