@@ -191,11 +191,12 @@ async def test_an_interrupted_call_writes_no_verdict(autojump_clock: Clock) -> N
 
 def test_a_task_that_was_cancelled_at_rest_is_given_no_batch() -> None:
     async def main() -> None:
-        with trio.move_on_at(3):  # the instant at which the second item is due
-            async with batched(echo, flush_interval=1) as queue:
+        with trio.CancelScope() as scope:
+            async with batched(echo, flush_interval=0) as queue:
                 await queue.process("a")
-                await trio.sleep_until(2)
-                await queue.enqueue("b")
+                await trio.testing.wait_all_tasks_blocked()
+                queue.enqueue_nowait("b")
+                scope.cancel()
                 await trio.sleep_forever()
         assert queue.stats().running == 0
 
