@@ -159,7 +159,7 @@ class _History:
         return life.alive and thawed > self._world.plan.lease
 
     def _is_finished(self) -> bool:
-        still = any(life.alive and life.producing for life in self.lives)
+        still = any(life.alive and (life.producing or life.obeying) for life in self.lives)
         return not still and not self._world.book.unfinished
 
     def _new(

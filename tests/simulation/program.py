@@ -96,6 +96,7 @@ class Incarnation:
         process: its run.
         stopping_at: when it was told to stop [s]; None: it was not.
         producing: tasks of it that may still store jobs [count].
+        obeying: orders that it has still to carry out [count].
     """
 
     def __init__(self, world: World, name: str, *, queues: Sequence[str], die_at: int = 0) -> None:
@@ -110,6 +111,7 @@ class Incarnation:
         self.name = name
         self.stopping_at: float | None = None
         self.producing = 0
+        self.obeying = 0
         self.blocked_at = -1.0
         self._world = world
         self._queues = queues
@@ -151,6 +153,7 @@ class Incarnation:
     def obey(self, order: Command) -> None:
         """Let it give an order to its manager, if it runs."""
         if self.alive and self.stopping_at is None:
+            self.obeying += 1
             self.process.call(partial(self._orders[0].send_nowait, order))
 
     # ---- Its main function.
@@ -185,6 +188,7 @@ class Incarnation:
             # Nothing was done, and people are told.
             with suppress(StoreError, ZeroDivisionError):
                 await order(self._manager)
+            self.obeying -= 1
 
     def _register(self, manager: QueueManager) -> None:
         plan = self._world.plan
