@@ -130,6 +130,7 @@ NOT_IN_CORE = {
 BROAD_EXCEPT: dict[tuple[str, str], str] = {
     ("core/attempt.py", "Judge._may_retry"): "the retry check is the user's code",
     ("core/payload.py", "Signature._tried"): "a type's own checks are the user's code",
+    ("core/payload.py", "Signature.encode"): "a type's own checks are the user's code",
     ("core/retry.py", "said"): "an error's own __str__ is the user's code",
     ("core/settling.py", "Settling.comes_again"): "the retry check is the user's code",
     ("core/settling.py", "Settling.permits"): "the retry check is the user's code",

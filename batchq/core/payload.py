@@ -140,8 +140,15 @@ class Signature:
         """
         decode = self._decode
         what = "cannot take this payload"
-        content = self._written(payload, what)
-        self._tried(decode, content, what)
+        try:  # as _written and _tried, without their calls: it is done for every job
+            content = _encode(payload)
+            if len(content) > MAX_PAYLOAD or b"null" in content:
+                self._look_at(content, payload, what)
+            decode(content)
+        except PayloadError:
+            raise
+        except Exception as error:
+            raise self._refused(error, what) from error
         return content
 
     def decode(self, content: bytes) -> object:
@@ -178,6 +185,10 @@ class Signature:
 
     def _written(self, value: object, what: str) -> bytes:
         content = self._tried(_encode, value, what)
+        self._look_at(content, value, what)
+        return content
+
+    def _look_at(self, content: bytes, value: object, what: str) -> None:
         if len(content) > MAX_PAYLOAD:
             raise PayloadError(
                 f"{self.handler} {what}: it is {len(content)} bytes of JSON;"
@@ -188,16 +199,18 @@ class Signature:
             raise PayloadError(
                 f"{self.handler} {what}: JSON has no NaN and no infinity - at `{path}`"
             )
-        return content
 
     def _tried(self, convert: Callable[[S], D], value: S, what: str) -> D:
         try:
             return convert(value)
         except Exception as error:
-            # A type's own checks (__post_init__, validators) are the user's code, and may
-            # raise anything.
-            said = traceback.TracebackException(type(error), error, None)
-            raise PayloadError(f"{self.handler} {what}: {said}") from error
+            raise self._refused(error, what) from error
+
+    def _refused(self, error: Exception, what: str) -> PayloadError:
+        # A type's own checks (__post_init__, validators) are the user's code, and may
+        # raise anything.
+        said = traceback.TracebackException(type(error), error, None)
+        return PayloadError(f"{self.handler} {what}: {said}")
 
     @functools.cached_property
     def _decode(self) -> Callable[[bytes], Any]:
