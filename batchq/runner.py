@@ -189,9 +189,9 @@ class Runner:
 
     def _stop_waiting(self, entry: Entry[Job[Any], Any], receipt: Receipt, fate: Fate) -> None:
         job = entry.item
-        if not entry.cancel():
-            return
-        if fate is Fate.CANCEL:
+        if not entry.cancel():  # it is about to be called
+            self._untold.update([receipt] if fate is not Fate.CANCEL else ())
+        elif fate is Fate.CANCEL:
             self.nursery.start_soon(self.give_back, [receipt])
         else:
             self.settler.lost(job)

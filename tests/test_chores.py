@@ -11,7 +11,15 @@ import trio
 from trio.testing import MockClock
 
 import batchq
-from batchq import JobState, OptionError, QueueManager, Retention, RetryPolicy, StoreBusy
+from batchq import (
+    JobState,
+    OptionError,
+    QueueManager,
+    Retention,
+    RetryPolicy,
+    StoreBroken,
+    StoreBusy,
+)
 from batchq.core.job import Group, NewJob
 from batchq.core.record import Beat, Cleaned
 from tests.jobs import Hops, WatchedStore, jobs_in
@@ -181,6 +189,29 @@ async def test_trouble_is_told_and_does_not_end_it(
     assert store.beats
     assert store.cleans
     assert "the worker: the store could not do it: away" in caplog.text
+
+
+async def test_a_broken_store_ends_the_block(
+    store: CleanedStore, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error, told = StoreBroken("no fsync"), list[Exception]()
+
+    def broken(_: Beat) -> None:
+        raise error
+
+    monkeypatch.setattr(store, "beat", broken)
+    hooks = batchq.JobHooks(on_store_error=told.append)
+    manager = QueueManager(store, hooks=hooks)
+    manager.handler(name="work")(trio.sleep)
+
+    async def block() -> None:
+        async with manager.working():
+            await trio.sleep_forever()
+
+    with pytest.raises(StoreBroken) as caught:
+        await block()
+    assert caught.value is error
+    assert told == [error]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 import trio
 
-from batchq import Job, JobHooks, JobState, QueueManager
+from batchq import Job, JobHooks, JobState, QueueManager, StoreBusy
+from batchq.core.job import Answers, Group
 from batchq.guard import Guard, _code_of
+from batchq.ledger import Ledger
 from tests.jobs import jobs_in
 
 LEASE = 0.6
@@ -144,3 +147,27 @@ def test_a_handlers_code_is_found_behind_wrappers(caplog: pytest.LogCaptureFixtu
     assert _code_of(len) is None
     assert caplog.get_records("call") == []
     logging.getLogger("batchq").debug("nothing was said")
+
+
+def test_a_guard_that_cannot_extend_says_so_once_the_loop_turns(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = list[Exception]()
+    manager, crunch, runs = blocking(tmp_path, hooks=JobHooks(on_store_error=told.append))
+    commit = Ledger.commit_now
+
+    def refuse(ledger: Ledger, group: Group) -> Answers:
+        if threading.current_thread().name == "batchq-guard":
+            raise StoreBusy("locked")
+        return commit(ledger, group)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ledger, "commit_now", refuse)
+        manager.start_workers()
+        crunch.enqueue_sync(0.7 * LEASE).result_sync(10)
+        manager.stop_workers()
+    assert runs == [1]
+    assert told
+    assert {str(error) for error in told} == {"locked"}
+    assert "the store could not do it: locked" in caplog.text
+    manager.close()

@@ -16,7 +16,7 @@ from batchq import QueueManager, StoreError
 from batchq.core.job import Group
 from batchq.ledger import Ledger
 from batchq.stores.sqlite import SqliteStore
-from batchq.wake import Wake, _Inotify
+from batchq.wake import Wake, _Inotify, _signs
 from tests.jobs import new_job
 
 LONG = 10.0  # it should not take this long [s]
@@ -146,3 +146,17 @@ def test_a_worker_runs_at_once_what_another_process_stores(tmp_path: Path) -> No
         worker.stop_workers()
     worker.close()
     producer.close()
+
+
+def test_where_the_kernel_cannot_watch_time_goes_by(tmp_path: Path) -> None:
+    if sys.platform == "linux":
+        reader, writer = socket.socketpair()
+        with pytest.raises(OSError, match="No such file"):
+            _Inotify([str(tmp_path / "no" / "folder")], reader.fileno())
+        reader.close()
+        writer.close()
+    stop = threading.Event()
+    with _signs([str(tmp_path / "no" / "folder")], stop, 0) as signs:
+        assert signs.wait()
+        stop.set()
+        assert not signs.wait()
