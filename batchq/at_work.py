@@ -196,7 +196,8 @@ class AtWork:
 
         def say(late: float) -> Beat:
             held = sum(queue.held for queue in queues.values())
-            return msgspec.structs.replace(beat, held=held, lag=late)
+            lost = sum(queue.lost for queue in queues.values())
+            return msgspec.structs.replace(beat, held=held, lag=late, lost=lost)
 
         return Chores(
             ledger=ledger,

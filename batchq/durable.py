@@ -164,6 +164,11 @@ class DurableQueue:
         """Jobs that are claimed and not settled [jobs]."""
         return len(self._leases)
 
+    @property
+    def lost(self) -> int:
+        """Jobs whose lease was lost here [jobs]."""
+        return self._runner.settler.lost_count
+
     def cancel(self, job_ids: Iterable[int]) -> None:
         """Stop those of these jobs that are held here: somebody here has cancelled them."""
         self._leases.cancel(job_ids)

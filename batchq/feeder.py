@@ -48,7 +48,6 @@ class Feeder:
         suspects: the place for one of them; all queues of a process share it.
         accept: gets the jobs of each claim, in order, in the step that learns of them.
         on_error: told when the store could not do it.
-        looked_at: when the last claim was sent that was answered, if with nothing [s].
     """
 
     queue: str
@@ -60,7 +59,6 @@ class Feeder:
     suspects: SuspectPlace
     accept: Callable[[Sequence[ClaimedJob]], object]
     on_error: Callable[[Exception], object]
-    looked_at: float = attrs.field(default=-math.inf, init=False)
     _asked: int = attrs.field(default=0, init=False)
     _next: float = attrs.field(default=-math.inf, init=False)
     _held_back: float = attrs.field(default=-math.inf, init=False)
@@ -154,7 +152,6 @@ class Feeder:
             self._note_suspect(claimed)
         if claimed is None:
             return
-        self.looked_at = sent
         wait = self.poll_interval
         if self._woken or len(claimed.jobs) == request.limit:
             wait, self._woken = 0.0, False  # there may be more

@@ -100,7 +100,7 @@ class JobHooks(Hooks[Job[Any], Any]):
     have it already.
 
     Attributes:
-        on_lease_lost: (job) its lease ran out and somebody else has it; what this worker
+        on_lease_lost: (job) somebody else has it, or may have it soon; what this worker
             makes of it is not written.
         on_store_error: (error) the store could not do it; the worker tries again.
     """

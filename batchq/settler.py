@@ -60,6 +60,7 @@ class Settler:
         ends: who waits for jobs to end.
         on_error: told when the store could not do it.
         stop: how long it may be tried again.
+        lost_count: jobs whose lease was lost [jobs].
     """
 
     queue: str
@@ -70,6 +71,7 @@ class Settler:
     ends: Ends
     on_error: Callable[[Exception], object]
     stop: Stop
+    lost_count: int = attrs.field(default=0, init=False)
 
     async def settle(
         self,
@@ -107,7 +109,8 @@ class Settler:
             self._tell(jobs, results, settlements=settlements, settled=settled)
 
     def lost(self, job: Job[Any]) -> None:
-        """Tell that a job is somebody else's now."""
+        """Tell that a job is somebody else's now, or may be."""
+        self.lost_count += 1
         logger.warning(
             "queue %r: lost the lease of job %d, attempt %d; what became of it here is dropped",
             self.queue,

@@ -23,6 +23,7 @@ from batchq import (
 from batchq.core.job import Group, NewJob
 from batchq.core.record import Beat, Cleaned
 from tests.jobs import Hops, WatchedStore, jobs_in
+from tests.test_durable_leases import steal
 
 HOUR = 3600.0
 
@@ -138,6 +139,24 @@ async def test_a_process_says_how_it_does(store: CleanedStore, autojump_clock: M
     [record] = [each for each in store.workers() if each.beat is not None]
     assert record.beat == third
     assert record.worker == first.worker
+
+
+async def test_lost_leases_are_counted(store: CleanedStore, autojump_clock: MockClock) -> None:
+    manager = QueueManager(store)
+
+    @manager.batch_handler(batch_size=3)
+    async def work(items: list[int]) -> None:
+        await trio.sleep(5)
+
+    async with manager.working():
+        await work.enqueue_many(range(3))
+        await trio.sleep(2)
+        steal(store, [1, 3])
+        await trio.sleep(20)
+    assert [each.lost for each in store.beats] == [0, 2, 2]
+    [worker] = [each for each in (await manager.stats()).workers if each.beat is not None]
+    assert worker.beat is not None
+    assert worker.beat.lost == 2
 
 
 @pytest.mark.parametrize("chosen", [None, ["mail"]], ids=["all", "one queue"])

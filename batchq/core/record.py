@@ -143,6 +143,8 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
         handlers: the names it knows.
         held: jobs it has claimed and not settled [jobs].
         lag: how late its event loop was of late [s].
+        lost: jobs whose lease it has lost since it began, so that what it made of them was
+            dropped [jobs].
     """
 
     worker: str
@@ -153,6 +155,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     handlers: tuple[str, ...]
     held: int = 0
     lag: float = 0.0
+    lost: int = 0
 
 
 class WorkerRecord(msgspec.Struct, frozen=True):
