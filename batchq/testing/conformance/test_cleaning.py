@@ -84,7 +84,7 @@ def test_a_clean_walks_in_chunks_and_stops_at_the_first_young_job(
     enqueue(store, *(job() for _ in range(3)))
     for _ in range(3):
         finish(store)
-    retention = {JobState.COMPLETED: 8.0}
+    retention = {JobState.COMPLETED: 16.0}
     steps = [store.clean(retention, limit=4)]
     while (after := steps[-1].next) is not None:
         steps.append(store.clean(retention, after=after, limit=4))

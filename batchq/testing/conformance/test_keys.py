@@ -121,6 +121,11 @@ def test_only_a_key_that_is_held_while_waiting_lets_its_job_be_replaced(store: S
     assert read(store, 1).payload == b"null"
 
 
+def test_each_handler_has_keys_of_its_own(store: Store) -> None:
+    wishes = keyed(), keyed(handler="other"), keyed(), keyed(handler="other")
+    assert stored(store, *wishes) == [(1, True), (2, True), (1, False), (2, False)]
+
+
 def test_a_conflict_is_an_answer_and_spoils_no_neighbour(store: Store) -> None:
     """J4."""
     stored(store, keyed("1"))

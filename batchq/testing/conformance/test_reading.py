@@ -106,22 +106,27 @@ def test_find_reads_states_and_what_is_read_from_them(store: Store, clock: HandC
     assert store.find(JobFilter(queue="\udcff")) == []
 
 
+@pytest.mark.parametrize("newest_first", [False, True])
 @pytest.mark.parametrize("status", [None, "pending", "failed", "completed"])
-def test_pages_neither_skip_nor_repeat(store: Store, status: str | None) -> None:
+def test_pages_neither_skip_nor_repeat(
+    store: Store, status: str | None, *, newest_first: bool
+) -> None:
     """J19: also while other jobs change."""
     enqueue(store, *(job() for _ in range(40)))
     receipts = [taken.receipt for taken in claim(store, request(limit=24)).jobs]
     settle(store, *(Settlement(receipt, Verdict.OK) for receipt in receipts[::2]))
     settle(store, *(Settlement(receipt, Verdict.FAIL) for receipt in receipts[1::2]))
     where = JobFilter(status=status, queue="mail")
-    expected = [found.id for found in store.find(where)]
+    expected = [found.id for found in store.find(where, newest_first=newest_first)]
     pages: list[int] = []
-    while page := store.find(where, after=pages[-1] if pages else 0, limit=7):
+    after: int | None = None
+    while page := store.find(where, after=after, limit=7, newest_first=newest_first):
         assert len(page) <= 7
         assert not {found.id for found in page} & set(pages)
         pages += [found.id for found in page]
+        after = pages[-1]
         enqueue(store, job(queue="other", delay=1))
-    assert pages == expected
+    assert pages == expected == sorted(expected, reverse=newest_first)
     assert store.find(where, after=2**70) == []
     assert store.find(where, limit=0) == []
 
