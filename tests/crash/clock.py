@@ -41,7 +41,7 @@ from tests.crash.shim import Orders, build, environment, why_not
 
 _HOUR: Final = 3600.0
 _STEPS: Final = (-2 * _HOUR, 1 * _HOUR, 30 * 24 * _HOUR, 0.0, -30 * 24 * _HOUR)
-_LEASE: Final = 2.0
+_LEASE: Final = 3.0
 _DELAY: Final = 1.0
 _LATE: Final = 3.0  # a busy machine's part
 _PAUSE: Final = 0.5  # between two steps
