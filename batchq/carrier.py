@@ -36,8 +36,8 @@ class Carrier(Generic[T]):
         calling: the batch of the call under way.
     """
 
-    batch: Batch[T] | None
     context: Context
+    batch: Batch[T] | None = None
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     calling: Batch[T] | None = None
     _mark: Mark | None = None
@@ -69,17 +69,21 @@ class Carrier(Generic[T]):
         return same and not self.scope.cancel_called
 
     def take(self, batch: Batch[T]) -> None:
-        """Run this batch next; for a carrier that rests, or is about to."""
+        """Carry this batch next; for a carrier that is free."""
         self.batch = batch
+        self.wake()
+
+    def wake(self) -> None:
+        """End its rest, if it rests."""
         if self._asleep is not None:
             trio.lowlevel.reschedule(self._asleep)
             self._asleep = None
 
     async def rest(self) -> None:
-        """Wait until there is a batch."""
+        """Wait until it is woken."""
         self._asleep = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._wake)
+        await trio.lowlevel.wait_task_rescheduled(self._abort)
 
-    def _wake(self, _: object) -> trio.lowlevel.Abort:
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
         self._asleep = None
         return trio.lowlevel.Abort.SUCCEEDED

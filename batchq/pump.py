@@ -5,12 +5,14 @@ Rule 2: choosing a batch and starting its call have no checkpoint between them.
 Rule 3: a call settles its entries in `finally`, without a checkpoint: whoever waits for
 them is told, however the call ended.
 Rule 4: `trio.Cancelled` always travels on.
-Rule 5: every call runs in the context that the pump began with: what one call sets, the
+Rule 5: one task keeps watch; of the others, some make calls and some are free. One that
+keeps watch gets no batch from anybody else.
+Rule 6: every call runs in the context that the pump began with: what one call sets, the
 next does not see.
 
-    wake ─▶ run: look ─▶ next_batch ─▶ call: on_batch_start, processor | time limit
-             ▲                            ├─▶ verdicts (durable queues: write them down)
-             └──────── release ◀── hooks ◀┴── settle
+    wake ─▶ watch: look ─▶ next_batch ─▶ call: on_batch_start, processor | time limit
+    alarm ─┘         ▲                      ├─▶ verdicts (durable queues: write them down)
+                     └─── release ◀── hooks ◀┴── settle
 """
 
 from __future__ import annotations
@@ -80,15 +82,16 @@ class Pump(Generic[T, R]):
     limit: float = math.inf
     _changed: trio.Event = attrs.field(factory=trio.Event)
     _carriers: dict[Batch[T], Carrier[T]] = attrs.field(factory=dict)
-    _resting: list[Carrier[T]] = attrs.field(factory=list)
+    _free: dict[Carrier[T], None] = attrs.field(factory=dict)  # the last comes first
+    _watched: bool = False
     teller: Teller[T, R] = attrs.field(init=False)
     marks: Marks = attrs.field(init=False)
     _nursery: trio.Nursery = attrs.field(init=False)
     _context: Context = attrs.field(init=False)
-    _until: float = -math.inf
+    _alarm_at: float = math.inf
     # Whether a task that has just ended a call looks in the next round of the loop.
     _looks_soon: bool = False
-    _timer: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    _alarm: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     def __attrs_post_init__(self) -> None:
         self.teller = Teller(self.batcher, self.watchers, self.name)
@@ -106,20 +109,11 @@ class Pump(Generic[T, R]):
         """Let the pump look again."""
         self._changed.set()
 
-    async def run(self, nursery: trio.Nursery) -> None:
-        """Start batches in `nursery` until cancelled."""
+    def start(self, nursery: trio.Nursery) -> None:
+        """Start batches in `nursery` until that is cancelled."""
         self._nursery = nursery
         self._context = copy_context()
-        while True:
-            self._changed = trio.Event()
-            self.now = None
-            self._step(trio.current_time())
-            self._until = self._deadline()
-            if self._until == math.inf:
-                await self._changed.wait()
-            else:
-                with trio.move_on_at(self._until) as self._timer:
-                    await self._changed.wait()
+        self._relieve()
 
     def _step(self, now: float) -> None:
         """Start what may start now, and tell who wants to know."""
@@ -129,9 +123,6 @@ class Pump(Generic[T, R]):
             self.teller.tell_changes()
         self.teller.tell_changes()  # of what has expired
         self.look(now)
-
-    def _deadline(self) -> float:
-        return min(self.batcher.next_deadline(), self.limit)
 
     def look(self, now: float) -> None:
         """End a step: tell of the size, and wake those who wait for the queue."""
@@ -155,15 +146,22 @@ class Pump(Generic[T, R]):
                 self.teller.tell_changes()
 
     def _hand_over(self, batch: Batch[T]) -> None:
-        """Let a task run a batch: one that rests, or else a new one."""
-        if self._resting:
-            carrier = self._resting.pop()
-            carrier.take(batch)
-        else:
-            carrier = Carrier(batch, self._context)
-            self._context.run(self._nursery.start_soon, self._serve, carrier)
+        """Let a task carry a batch: one that is free, or else a new one."""
+        carrier = self._free.popitem()[0] if self._free else self._new_carrier()
+        carrier.take(batch)
         # Here, not in its task: the call can be interrupted before that first runs.
         self._carriers[batch] = carrier
+
+    def _relieve(self) -> None:
+        """Let another task keep watch: one that is free, or else a new one."""
+        self._watched = False
+        carrier = self._free.popitem()[0] if self._free else self._new_carrier()
+        carrier.wake()
+
+    def _new_carrier(self) -> Carrier[T]:
+        carrier: Carrier[T] = Carrier(self._context)
+        self._context.run(self._nursery.start_soon, self._serve, carrier)
+        return carrier
 
     async def _serve(self, carrier: Carrier[T]) -> None:
         """Make call after call in one task, for as long as it is as good as new."""
@@ -181,10 +179,11 @@ class Pump(Generic[T, R]):
         finally:
             self._give_up(carrier)
         await trio.lowlevel.checkpoint_if_cancelled()  # or nothing starts any more
-        self._look_on()
+        self._look()
 
     async def _make_calls(self, carrier: Carrier[T]) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
+        await self._rest(carrier)
         while (batch := carrier.batch) in self._carriers:  # else it was taken back in time
             if self.watchers.on_batch_start:
                 self.watchers.tell(self.watchers.on_batch_start, batch)
@@ -192,23 +191,47 @@ class Pump(Generic[T, R]):
             await self._end(carrier, batch, await self._judge(carrier, batch))
             if not carrier.is_fit():
                 return
-            del batch  # a carrier that rests keeps nothing
-            await self._next(carrier)
+            del batch  # a carrier that is free keeps nothing
+            self._free[carrier] = None
+            self._looks_soon = True
+            await trio.lowlevel.checkpoint()
+            self._look()
+            await self._rest(carrier)
 
-    async def _next(self, carrier: Carrier[T]) -> None:
-        """Wait for a batch: look for one when others had their turn, then rest."""
-        self._resting.append(carrier)
-        self._looks_soon = True
-        await trio.lowlevel.checkpoint()
-        self._look_on()
-        if carrier.batch is None:
-            await carrier.rest()
-            await trio.lowlevel.checkpoint_if_cancelled()
+    async def _rest(self, carrier: Carrier[T]) -> None:
+        """Wait for a batch; keep watch if nobody does."""
+        while carrier.batch is None:
+            if self._watched:
+                self._free[carrier] = None
+                await carrier.rest()
+                await trio.lowlevel.checkpoint_if_cancelled()
+            else:
+                await self._watch(carrier)
+
+    async def _watch(self, carrier: Carrier[T]) -> None:
+        """Look whenever something changes or is due, until time has brought a batch to carry."""
+        self._watched = True
+        self._free.pop(carrier, None)  # who keeps watch wakes by the event only
+        while carrier.batch is None:
+            with trio.CancelScope() as self._alarm:
+                self._alarm_at = math.inf
+                await self._look_at_changes()
+            # Its scope is used up: others would have to wait for another task to begin.
+            self._free[carrier] = None
+            self._look()
+            self._free.pop(carrier, None)
+        self._relieve()
+
+    async def _look_at_changes(self) -> None:
+        """Look whenever something changes."""
+        while True:
+            self._changed = trio.Event()
+            self._look()
+            await self._changed.wait()
 
     def _give_up(self, carrier: Carrier[T]) -> None:
         """Let go of a batch whose call was cancelled from outside, or never made."""
-        if carrier in self._resting:
-            self._resting.remove(carrier)  # it was cancelled there: it runs nothing more
+        self._free.pop(carrier, None)  # if it was cancelled there, it carries nothing more
         if carrier.calling is not None:
             batch = carrier.calling
             self._settle(carrier, batch, Judged(batch, batch.no_verdicts()))
@@ -295,15 +318,13 @@ class Pump(Generic[T, R]):
         self.batcher.release(batch)
         carrier.end()
 
-    def _look_on(self) -> None:
-        """Look after a call, in its task: a switch less than by the pump's own."""
+    def _look(self) -> None:
+        """Do what is due, and set the alarm; one that rings too early does no harm."""
         self._looks_soon, self.now = False, None
         self._step(trio.current_time())
-        until = self._deadline()
-        if until < self._until:
-            self._changed.set()
-        elif self._until < until == math.inf:
-            self._until = self._timer.deadline = until  # nothing is left to wait for
+        due = min(self.batcher.next_deadline(), self.limit)
+        if due < self._alarm_at or self._alarm_at < due == math.inf:  # nothing is left to wait for
+            self._alarm_at = self._alarm.deadline = due
 
 
 def the_processor(given: Processor[T] | None, owner: object) -> Processor[T]:

@@ -364,7 +364,7 @@ class BatchedQueue(BlockingTwins[T, R]):
         self._token = trio.lowlevel.current_trio_token()
         await self._keeper.begin(self._nest)
         self._door.set_intake(Intake.OPEN)
-        nursery.start_soon(self._pump.run, nursery)
+        self._pump.start(nursery)
         return self
 
     async def __aexit__(

@@ -173,7 +173,7 @@ async def test_items_of_one_moment_cost_one_wake_up_and_share_their_time(
     await trio.sleep(1)
     async with batched(echo, batch_size=100, flush_interval=5) as queue:
         await trio.testing.wait_all_tasks_blocked()
-        steps = Steps("Pump.run")
+        steps = Steps("Pump._serve")
         trio.lowlevel.add_instrument(steps)
         entries = [await queue.enqueue(number) for number in range(50)]
         await trio.testing.wait_all_tasks_blocked()
@@ -204,7 +204,7 @@ async def test_an_idle_queue_makes_no_wake_up(state: str, autojump_clock: Clock)
         if state != "empty":
             await queue.enqueue_many([1] if state == "half full" else range(3))
         await trio.testing.wait_all_tasks_blocked()
-        steps = Steps("Pump.run")
+        steps = Steps("Pump._serve")
         trio.lowlevel.add_instrument(steps)
         await trio.sleep(5 * hours)
         assert steps.count == 0

@@ -24,8 +24,8 @@ from batchq import (
     Throttled,
     TokenBucket,
 )
+from batchq.core.batcher import Batcher
 from batchq.core.options import Options
-from batchq.pump import Pump
 from batchq.testing.machine import QueueMachine
 
 SOON = Backoff(initial_delay=0.5, jitter="none")
@@ -227,8 +227,8 @@ def test_counts_that_do_not_add_up_are_found(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_items_that_wait_too_long_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """I7: as if the pump overslept by two seconds."""
-    real = Pump._deadline
-    monkeypatch.setattr(Pump, "_deadline", lambda pump: real(pump) + 2)
+    real = Batcher.next_deadline
+    monkeypatch.setattr(Batcher, "next_deadline", lambda batcher: real(batcher) + 2)
     assert "I7: " in faults_of(machine_with(echo, flush_interval=0.5))
 
 
