@@ -21,7 +21,7 @@ from typing import Final, TextIO
 
 from benchmarks.harness import CLOCK, ROOT, Case, Outcome, Plan, machine, measure, verdict
 
-MODULES: Final = ("core", "queue", "waiting", "peers", "stores", "jobs", "growth")
+MODULES: Final = ("core", "queue", "waiting", "shapes", "peers", "stores", "jobs", "growth")
 _HEADER: Final = (
     f"{'case':32} {'ours':>9} {'floor':>9} {'unit':9} {'ratio':>7} {'spread':>15}"
     f" {'soon':>6} {'goal':>6} met"

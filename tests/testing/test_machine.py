@@ -289,8 +289,8 @@ def test_items_that_wait_too_long_are_found_whatever_holds_them_back(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """I7, I29: as if the pump overslept by a minute."""
-    real = Pump._deadline
-    monkeypatch.setattr(Pump, "_deadline", lambda pump: real(pump) + 60)
+    real = Batcher.next_deadline
+    monkeypatch.setattr(Batcher, "next_deadline", lambda batcher: real(batcher) + 60)
     options: Options = {"flush_interval": 0.5, **PACED[name]}
     fault = "I29: " if name == "deadline" else "I7: "
     assert fault in faults_of(machine_with(echo, **options))
