@@ -190,11 +190,11 @@ def test_ten_weights_of_a_tenth_fill_a_limit_of_one() -> None:
     assert limits.affordable(0.0, 1, [0.1]) == (0, 1.0)
 
 
-@example([0.1, 0.2, 0.7] * 100)
-@given(st.lists(UNITS, min_size=50, max_size=100))
+@example([0.1, 0.2, 0.7])
+@given(st.lists(UNITS, min_size=1, max_size=9))
 def test_a_window_that_has_passed_leaves_nothing_behind(weights: list[float]) -> None:
     limits = Limits(0.0, [SlidingWindow(3, 1.0, "weight")])
-    for step, weight in enumerate(weights):
+    for step, weight in enumerate(weights * 30):  # sums of floats drift slowly
         limits.pay(step * 0.4, 1, weight)
     assert limits.affordable(1000.0, 1, [3.0]) == (1, -math.inf)
 

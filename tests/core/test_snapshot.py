@@ -50,7 +50,7 @@ def back(records: list[bytes], **changes: Any) -> Any:  # noqa: ANN401
 
 
 @example([saved(1, {"a": [None, 1.5]}, due=3.0), saved(2, "ü", partition=7, key="k")])
-@given(st.lists(ENTRIES, unique_by=lambda entry: entry.id, max_size=5))
+@given(st.lists(ENTRIES, unique_by=lambda entry: entry.id, max_size=3))
 def test_entries_come_back_as_they_were_saved(entries: list[Saved[Any]]) -> None:
     """I25."""
     written = write(entries, offset=WALL)

@@ -104,6 +104,9 @@ TestEcho = EchoMachine.TestCase
 TestLearning = LearningMachine.TestCase
 TestGrouping = GroupingMachine.TestCase
 TestMoody = MoodyMachine.TestCase
+# The engine has a model of its own; here it is the machine that is tried.
+for case in (TestEcho, TestLearning, TestGrouping, TestMoody):
+    case.settings = settings(max_examples=100, deadline=None)
 
 
 # Short histories, found and not made shorter: that they are found is what matters here.
@@ -280,7 +283,7 @@ async def slow_and_moody(batch: Batch[int]) -> list[object]:
 def test_what_holds_queues_back_is_no_fault(name: str) -> None:
     options: Options = {"concurrency": 3, "flush_interval": 0.5, **PACED[name]}
     right = machine_with(slow_and_moody, **options)
-    how = settings(SHORT, max_examples=100, stateful_step_count=30, derandomize=False)
+    how = settings(SHORT, max_examples=50, stateful_step_count=30, derandomize=False)
     run_state_machine_as_test(right, settings=how)
 
 
