@@ -330,7 +330,7 @@ async def test_a_producer_that_waits_for_room_does_not_keep_the_queue_from_endin
             await trio.sleep(0.5)
             await queue.enqueue("b")
             for item in "cd":
-                outside.start_soon(produce, queue, item)
+                outside.start_soon(produce, queue, item)  # noqa: ASYNC111 - they outlive it
             await trio.testing.wait_all_tasks_blocked()
         assert trio.current_time() == 2
     assert sorted(refused) == ["c", "d"]
