@@ -191,10 +191,10 @@ class Runner:
         job = entry.item
         if not entry.cancel():  # it is about to be called
             self._untold.update([receipt] if fate is not Fate.CANCEL else ())
-        elif fate is Fate.CANCEL:
-            self.nursery.start_soon(self.give_back, [receipt])
-        else:
+        elif fate is Fate.LOST:
             self.settler.lost(job)
+        else:  # it has not run: what is unsure is given back, too, and costs no attempt
+            self.nursery.start_soon(self.give_back, [receipt])
 
     def _stop_running(self, call: Call, index: int, fate: Fate) -> None:
         job = call.batch[index]

@@ -316,7 +316,7 @@ class Incarnation:
         if began is None or max(self.door.troubled_at, self.blocked_at) >= began - 5.0:
             return
         held = self._world.book.held_by(self.name)
-        if held:
+        if held and self.process.frozen_until < began:
             self._world.book.complain(f"{self.name} has stopped, and holds the jobs {held}")
         took = round(self._world.host.now - began, 3)
         if took > grace + 2.0 and self.process.frozen_until < began:
