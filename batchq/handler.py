@@ -31,7 +31,7 @@ import trio
 from batchq.bulk import chunks, chunks_of, hinting, saying
 from batchq.call_context import Asked, CancelReason, Context
 from batchq.core.batch import Batch
-from batchq.core.job import Job, NewJob
+from batchq.core.job import Job, JobKey, NewJob
 from batchq.core.payload import Signature
 from batchq.core.result import Result
 from batchq.core.retry import RetryPolicy
@@ -118,8 +118,8 @@ class AnyHandler(Generic[R]):
         """Return the same handler with options for the jobs that are enqueued through it.
 
         Args:
-            options: `delay` [s], `priority` [0 highest .. 9, or a name], `max_retries`; see
-                `UsingOptions`.
+            options: `delay` [s], `priority` [0 highest .. 9, or a name], `max_retries`,
+                `key`, `expires` [s], `tags`; see `UsingOptions`.
 
         Raises:
             OptionError: a value is out of its range.
@@ -141,6 +141,9 @@ class AnyHandler(Generic[R]):
             priority=self.priority if using.priority is None else using.priority,
             delay=using.delay or 0.0,
             max_attempts=1 + retries,
+            key=None if using.key is None else JobKey(using.key),
+            expires=using.expires,
+            tags=using.tags or (),
         )
 
     async def add(self, payload: object) -> JobHandle[R]:

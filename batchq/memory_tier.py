@@ -268,6 +268,11 @@ class MemoryIntake:
                 f"handler {self.name!r} is of the memory tier, where max_retries is its own:"
                 " using(max_retries=...) needs tier='durable'"
             )
+        if new.key is not None or new.expires is not None or new.tags:
+            raise OptionError(
+                f"handler {self.name!r} is of the memory tier, which keeps no jobs:"
+                " using(key=..., expires=..., tags=...) needs tier='durable'"
+            )
         return Job(
             id=next(self._ids),
             attempt=0,
