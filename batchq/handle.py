@@ -100,10 +100,7 @@ class Entry(core.Entry[T, R]):
             for wake in waiter:
                 wake()
         else:
-            self._wake_task(waiter)
-
-    def _wake_task(self, task: trio.lowlevel.Task) -> None:
-        trio.lowlevel.reschedule(task, self)  # type: ignore[arg-type]  # see unwrap
+            trio.lowlevel.reschedule(waiter, self)  # type: ignore[arg-type]  # see unwrap
 
     def withdraw(self, _: object = None) -> trio.lowlevel.Abort:
         """Cancel the entry because the first who waited for it was cancelled."""
@@ -138,7 +135,7 @@ class Entry(core.Entry[T, R]):
         if self.waiter is None:
             self.waiter = []
         elif type(self.waiter) is not list:
-            self.waiter = [partial(self._wake_task, self.waiter)]
+            self.waiter = [partial(trio.lowlevel.reschedule, self.waiter, self)]  # type: ignore[arg-type]  # see unwrap
         self.waiter.append(wake)
 
     def _remove(self, wake: Callable[[], object]) -> None:

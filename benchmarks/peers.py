@@ -2,7 +2,8 @@
 
 Run:    python -m benchmarks.run --only peers
 Shows:  our own cases of queue.py, by ratio to each peer that is installed. The peers run
-        under asyncio or in threads, as they are made: the loops differ too.
+        under asyncio or in threads, as they are made: the loops differ too. None of those
+        that only take items in has a call for many at once: `bulk_` puts ours beside theirs.
 """
 
 from __future__ import annotations
@@ -191,16 +192,20 @@ async def batchlet() -> AsyncIterator[Ask]:
         yield batcher.submit
 
 
-def _forget(name: str, floor: Callable[[int], Reading], beside: str, **more: Any) -> Case:  # noqa: ANN401
-    return Case(
-        name=f"peers/{name}",
-        ours=ours_of("queue/enqueue_nowait"),
-        floor=floor,
-        beside=beside,
-        size=100_000,
-        smoke=1_000,
-        **more,
-    )
+def _forget(name: str, floor: Callable[[int], Reading], beside: str, **more: Any) -> list[Case]:  # noqa: ANN401
+    """Put a peer beside one call per item, and beside lists of a thousand."""
+    return [
+        Case(
+            name=f"peers/{prefix}{name}",
+            ours=ours_of(ours),
+            floor=floor,
+            beside=beside,
+            size=100_000,
+            smoke=1_000,
+            **more,
+        )
+        for prefix, ours in (("", "queue/enqueue_nowait"), ("bulk_", "queue/enqueue_many"))
+    ]
 
 
 def _process(peer: Open) -> Case:
@@ -217,9 +222,9 @@ def _process(peer: Open) -> Case:
 
 
 CASES: Final = (
-    _forget("channel", channel, "await send() on a trio memory channel, and a task"),
-    _forget("asyncio_queue", asyncio_queue, "asyncio.Queue by hand, and a task"),
-    _forget(
+    *_forget("channel", channel, "await send() on a trio memory channel, and a task"),
+    *_forget("asyncio_queue", asyncio_queue, "asyncio.Queue by hand, and a task"),
+    *_forget(
         "opentelemetry",
         opentelemetry,
         "OpenTelemetry's BatchProcessor, in a thread",
