@@ -40,8 +40,9 @@ def full_batches(partitions: int, size: int) -> Reading:
     return _timed(main).rate(size)
 
 
-def single_items(partitions: int, size: int) -> Reading:
+def single_items(most: int, size: int) -> Reading:
     """Let so many partitions of one item each wait, and leave; again and again."""
+    partitions = min(most, size)
 
     async def main(watch: Stopwatch) -> None:
         seen = Seen()
@@ -103,7 +104,7 @@ CASES: Final = (
             beside="batchq itself with a thousand such partitions; batches of one",
             unit="batches/s",
             size=count,
-            smoke=count,
+            smoke=_FEW,
             reach=_FLAT,
             full=full,
         )
