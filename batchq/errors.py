@@ -43,6 +43,7 @@ the standard library stands only where callers catch that one already.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 __all__ = [
@@ -256,8 +257,13 @@ class Throttled(ProcessorError):
     """
 
     def __init__(self, retry_after: float, message: str = "throttled") -> None:
-        if not retry_after >= 0:
-            raise OptionError(f"retry_after must be at least 0 seconds, got {retry_after!r}")
+        # As for every wait; written out, for what names all errors imports nothing.
+        given: object = retry_after
+        number = isinstance(given, int | float) and not isinstance(given, bool)
+        if not number or not 0 <= retry_after < math.inf:
+            raise OptionError(
+                f"retry_after must be a number of seconds from 0, and finite, got {retry_after!r}"
+            )
         super().__init__(f"{message}: again in {retry_after:g} s")
         self.retry_after = retry_after
 

@@ -20,9 +20,11 @@ class Nest:
 
     Attributes:
         nursery: None before it is opened.
+        leaving: whether its block has ended.
     """
 
     nursery: trio.Nursery | None = None
+    leaving: bool = False
     _manager: AbstractAsyncContextManager[trio.Nursery] | None = None
 
     @property
@@ -53,6 +55,7 @@ class Nest:
         """
         if self.nursery is None or self._manager is None:
             return
+        self.leaving = True
         self.nursery.cancel_scope.cancel()
         try:
             await self._manager.__aexit__(None, None, None)

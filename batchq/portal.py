@@ -146,6 +146,9 @@ class Portal(Generic[T, R]):
 
     Attributes:
         queue: not entered yet; it is entered in that thread.
+
+    Raises:
+        TypeError: it is no queue.
     """
 
     queue: Served[T, R]
@@ -157,6 +160,8 @@ class Portal(Generic[T, R]):
     _process: int = attrs.field(factory=os.getpid, init=False)
 
     def __attrs_post_init__(self) -> None:
+        if isinstance(self.queue, type) or not hasattr(self.queue, "process"):
+            raise TypeError(f"a portal takes a queue that is not entered yet, got {self.queue!r}")
         self._thread = LoopThread(self._serving, name=f"batchq {self.queue.name}")
         self._inward = _Hatch(self._thread.run_soon)
 

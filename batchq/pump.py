@@ -17,7 +17,6 @@ next does not see.
 
 from __future__ import annotations
 
-import inspect
 import math
 import random
 from collections.abc import Awaitable, Callable, Sequence
@@ -32,7 +31,7 @@ from batchq.carrier import Carrier
 from batchq.core.answers import read_answers
 from batchq.core.batch import Batch
 from batchq.core.batcher import Batcher
-from batchq.core.checks import attribute_of
+from batchq.core.checks import attribute_of, check_async
 from batchq.core.entry import Entry
 from batchq.core.result import Result
 from batchq.core.splitting import Judged
@@ -342,8 +341,5 @@ def the_processor(given: Processor[T] | None, owner: object) -> Processor[T]:
             f"give a processor or define the method process_batch, one of the two; found {found}"
         )
     processor: Any = method if given is None else given
-    inner = processor.func if isinstance(processor, partial) else processor
-    call = getattr(processor, "__call__", None)  # noqa: B004 - objects may be async too
-    if not (inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(call)):
-        raise TypeError(f"the processor must be an async function, got {processor!r}")
+    check_async("the processor", processor)
     return processor  # type: ignore[no-any-return]  # checked just now

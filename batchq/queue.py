@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar, Unpack
 import attrs
 import trio
 
-from batchq.blocking import BlockingTwins
+from batchq.blocking import BlockingTwins, Threads
 from batchq.core.batcher import Batcher
 from batchq.core.entry import IN_FLIGHT
 from batchq.core.entry import Entry as CoreEntry
@@ -106,6 +106,7 @@ class BatchedQueue(BlockingTwins[T, R]):
         self._pump.teller.of_entries = self._telling
         self._entrance: Entrance[T, R] = Entrance(self._batcher, self._pump)
         self._nest = Nest()
+        self._threads = Threads(self._nest, self.close)
         self._calls = 0
 
     async def enqueue(
@@ -361,10 +362,11 @@ class BatchedQueue(BlockingTwins[T, R]):
 
     async def __aenter__(self) -> BatchedQueue[T, R]:
         nursery = await self._nest.enter()
-        self._token = trio.lowlevel.current_trio_token()
+        self._threads.token = trio.lowlevel.current_trio_token()
         await self._keeper.begin(self._nest)
         self._door.set_intake(Intake.OPEN)
         self._pump.start(nursery)
+        nursery.start_soon(self._threads.cut_off_at_the_end)
         return self
 
     async def __aexit__(

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, Unpack
 
 from batchq.core.batch import Batch
+from batchq.core.checks import check_async
 from batchq.core.limits import SlidingWindow
 from batchq.core.options import Options
 from batchq.core.result import Result
@@ -29,7 +30,9 @@ def in_memory_queue(
 
     Raises:
         OptionError: `batch_size` is given: that is `batch_queue`'s.
+        TypeError: `work` is not async.
     """
+    check_async("work", work)
     if "batch_size" in options:
         raise OptionError(
             "batch_size must not be given to a queue that works on items one by one;"
@@ -61,7 +64,7 @@ def rate_limited_queue(
 
     Raises:
         OptionError: `limit` or `per` is out of its range.
-        TypeError: `rate_limit` is given as well.
+        TypeError: `rate_limit` is given as well, or `work` is not async.
     """
     if "rate_limit" in options:
         raise TypeError("rate_limited_queue() takes limit= and per=, and no rate_limit")

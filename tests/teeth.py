@@ -805,6 +805,10 @@ def main(words: list[str]) -> int:
     """Hunt every fault; return how many were missed."""
     check_places()
     faults = [fault for fault in FAULTS if not words or any(word in fault.name for word in words)]
+    if not faults:
+        names = "\n  ".join(fault.name for fault in FAULTS)
+        print(f"no fault has {' or '.join(words)} in its name; there are\n  {names}")  # noqa: T201
+        return 1
     began, missed = time.monotonic(), 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         if not all_pass({fault.tests for fault in faults}, pool):

@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "entrance": CORE | {"handle", "pump"},
     "queue": QUEUE,
     "keeper": CORE | {"hooks", "nest", "saver"},
-    "blocking": CORE | {"handle"},
+    "blocking": CORE | {"handle", "nest"},
     "work_queue": CORE | {"pump", "queue"},
     "job_handle": CORE | {"handle"},
     "handler": CORE | {"call_context", "handle", "job_handle", "bulk"},

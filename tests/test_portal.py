@@ -10,6 +10,7 @@ import textwrap
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import trio
@@ -326,3 +327,9 @@ async def test_under_trio_the_queue_itself_is_used(queue: Doubling) -> None:
     with pytest.raises(RuntimeError, match="use the queue itself"):
         async with portal:
             pass
+
+
+@pytest.mark.parametrize("wrong", [None, 3, print, BatchedQueue])
+def test_what_is_no_queue_is_refused_at_once(wrong: Any) -> None:  # noqa: ANN401 - as a user errs
+    with pytest.raises(TypeError, match="takes a queue that is not entered yet"):
+        Portal(wrong)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import trio
 from batchq import Backoff, Hooks, Result, RetryPolicy
 from batchq.core.batch import Batch
 from batchq.core.entry import EntryStatus
-from batchq.errors import BatchTimeout, ContractError, ItemError, Throttled
+from batchq.errors import BatchTimeout, ContractError, ItemError, OptionError, Throttled
 from tests.calls import Calls, Clock, batched
 
 ONCE = RetryPolicy(1, backoff=Backoff(initial_delay=1, jitter="none"))
@@ -180,6 +181,16 @@ async def test_a_ported_dict_may_say_success_in_its_own_way(
     assert (entry.status is EntryStatus.SUCCEEDED) == bool(success)
 
 
+async def test_a_ported_dict_that_says_success_in_words_has_failed(autojump_clock: Clock) -> None:
+    calls = Calls(lambda _: [{"success": "false"}, {"success": True, "value": 1}])
+    async with batched(calls, flush_interval=0, batch_size=2) as queue:
+        wrong, right = await queue.enqueue_many(["a", "b"])
+        with pytest.raises(ContractError, match="not text, got 'false'"):
+            await wrong.result()
+        assert await right.result() == 1
+    assert len(calls.seen) == 1
+
+
 async def test_a_check_that_raises_means_no_and_is_told(autojump_clock: Clock) -> None:
     def check(_: Exception) -> bool:
         raise RuntimeError("the check is broken")
@@ -310,3 +321,9 @@ async def test_a_settled_entry_lets_go_of_its_item(autojump_clock: Clock) -> Non
         entries = await queue.enqueue_many([object(), object()])
         await queue.wait_idle()
         assert [entry.item for entry in entries] == [None, None]
+
+
+@pytest.mark.parametrize("retry_after", ["7", None, True, -1, math.inf, math.nan])
+def test_a_throttle_is_a_wait_that_ends(retry_after: Any) -> None:  # noqa: ANN401 - as a user errs
+    with pytest.raises(OptionError, match="retry_after must be a number of seconds"):
+        Throttled(retry_after)

@@ -1,4 +1,4 @@
-"""Blocking callers, and snapshots of a queue: what is saved, and what comes back."""
+"""Snapshots of a queue: what is saved, and what comes back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from batchq import Hooks, PersistenceError, QueueClosed, Result, RetryPolicy
+from batchq import Hooks, PersistenceError, Result, RetryPolicy
 from batchq.core.batch import Batch
 from batchq.persistence import Persistence
 from tests.calls import Calls, Clock, batched, echo
@@ -88,28 +88,3 @@ async def test_without_persistence_there_is_nothing_to_save_to(autojump_clock: C
     async with batched(echo) as queue:
         with pytest.raises(PersistenceError, match="no persistence"):
             await queue.save_state()
-
-
-async def test_a_thread_of_the_processor_cannot_wait_for_an_item_of_its_own_queue() -> None:
-    refused: list[str] = []
-
-    async def processor(batch: Batch[str]) -> None:
-        for abandon in (False, True):
-            with pytest.raises(RuntimeError, match="own processor"), trio.fail_after(5):
-                await trio.to_thread.run_sync(queue.process_sync, "b", abandon_on_cancel=abandon)
-            refused.append(batch[0])
-
-    async with batched(processor, batch_size=1) as queue:
-        await queue.process("a")
-    assert refused == ["a", "a"]
-
-
-async def test_a_plain_thread_hands_items_over_and_gets_its_own_value() -> None:
-    async with batched(echo, flush_interval=0) as queue:
-        assert await trio.to_thread.run_sync(queue.process_sync, 21) == 21
-        entry = await trio.to_thread.run_sync(queue.enqueue_sync, 5)
-        assert await entry.result() == 5
-        with pytest.raises(RuntimeError, match="would block trio's thread"):
-            queue.process_sync(1)
-    with pytest.raises(QueueClosed):
-        await trio.to_thread.run_sync(queue.enqueue_sync, 5)

@@ -76,3 +76,10 @@ def test_what_contradicts_a_shortcut_is_refused() -> None:
         rate_limited_queue(double, limit=0, per=60)
     with pytest.raises(TypeError, match="rate_limit"):
         rate_limited_queue(double, limit=1, per=60, rate_limit=None)
+
+
+def test_work_that_is_not_async_is_refused_at_once() -> None:
+    with pytest.raises(TypeError, match="work must be an async function"):
+        in_memory_queue(lambda number: number)
+    with pytest.raises(TypeError, match="work must be an async function"):
+        rate_limited_queue(print, limit=1, per=1)  # type: ignore[arg-type]

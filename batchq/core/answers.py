@@ -23,6 +23,7 @@ def read_answer(answer: object) -> Result[Any]:
 
     A `Result` is itself; an exception is a failure; a dict with `success` and no key but
     a Result's fields is read as one; anything else is a success with that value.
+    Such a dict that says `success` in words fails for good: "false" would count as true.
     """
     if answer is None:
         return _OK
@@ -33,6 +34,9 @@ def read_answer(answer: object) -> Result[Any]:
     if isinstance(answer, dict) and "success" in answer and answer.keys() <= _FIELDS:
         # What other code calls true or false may be 1 or 0, or a number type's own.
         said = answer["success"]
+        if isinstance(said, _TEXTS):
+            wrong = f"success must be true, false or None, not text, got {said!r}"
+            return Result.discard(ContractError(wrong))
         return Result(**answer | {"success": None if said is None else bool(said)})
     return Result(success=True, value=answer)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import attrs
@@ -15,6 +16,7 @@ from batchq.errors import OptionError
 __all__ = [
     "Validator",
     "attribute_of",
+    "check_async",
     "check_function",
     "finite_seconds",
     "flag",
@@ -129,3 +131,18 @@ def check_function(name: str, value: object) -> None:
     call = getattr(value, "__call__", value)  # noqa: B004 - objects may be async too
     if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(call):
         raise OptionError(f"{name} must be a plain function, got the async {value!r}")
+
+
+def check_async(what: str, function: object) -> None:
+    """See that calling `function` gives something to await.
+
+    Raises:
+        TypeError: it does not; the message begins with `what`.
+    """
+    inner = function.func if isinstance(function, partial) else function
+    call = getattr(function, "__call__", None)  # noqa: B004 - objects may be async too
+    of_instances = isinstance(function, type)  # a class with such a method makes an object
+    if of_instances or not (
+        inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(call)
+    ):
+        raise TypeError(f"{what} must be an async function, got {function!r}")

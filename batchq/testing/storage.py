@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Final
 
 import attrs
 import trio
@@ -11,6 +12,8 @@ import trio
 from batchq.errors import StorageInUse
 
 __all__ = ["FaultyStorage"]
+
+_METHODS: Final = ("save", "load", "acquire")
 
 
 @attrs.define(eq=False)
@@ -39,7 +42,15 @@ class FaultyStorage:
             method: `save`, `load` or `acquire`.
             error: what is raised; None: an OSError.
             times: how often [count].
+
+        Raises:
+            ValueError: there is no such method.
+            TypeError: `error` is no exception.
         """
+        if method not in _METHODS:
+            raise ValueError(f"method must be one of {', '.join(_METHODS)}, got {method!r}")
+        if error is not None and not isinstance(error, Exception):
+            raise TypeError(f"error must be an exception, got {error!r}")
         faults = self._faults.setdefault(method, deque())
         faults.extend([error or OSError(f"{method} was told to fail")] * times)
 

@@ -137,3 +137,11 @@ async def test_a_storage_has_one_owner_per_key() -> None:
         await storage.acquire("k")
     await storage.release("k")
     await storage.acquire("k")
+
+
+@pytest.mark.parametrize(
+    ("told", "error"), [(("zap", OSError()), ValueError), (("save", "text"), TypeError)]
+)
+def test_a_storage_refuses_faults_that_would_never_come(told: Any, error: type[Exception]) -> None:  # noqa: ANN401 - as a user errs
+    with pytest.raises(error, match="must be"):
+        FaultyStorage().fail(*told)
