@@ -36,7 +36,12 @@ class Threads:
     token: trio.lowlevel.TrioToken | None = None
     _scopes: set[trio.CancelScope] = attrs.field(factory=set, init=False)
 
-    async def cut_off_at_the_end(self) -> None:
+    def begin(self, nursery: trio.Nursery) -> None:
+        """Let calls in, until `nursery` is cancelled."""
+        self.token = trio.lowlevel.current_trio_token()
+        nursery.start_soon(self._cut_off_at_the_end)
+
+    async def _cut_off_at_the_end(self) -> None:
         """Let every call raise `QueueClosed` once the queue ends, if its block has not.
 
         It was cancelled or has crashed: nothing starts any more, and the block may be

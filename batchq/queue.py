@@ -362,11 +362,10 @@ class BatchedQueue(BlockingTwins[T, R]):
 
     async def __aenter__(self) -> BatchedQueue[T, R]:
         nursery = await self._nest.enter()
-        self._threads.token = trio.lowlevel.current_trio_token()
         await self._keeper.begin(self._nest)
         self._door.set_intake(Intake.OPEN)
         self._pump.start(nursery)
-        nursery.start_soon(self._threads.cut_off_at_the_end)
+        self._threads.begin(nursery)
         return self
 
     async def __aexit__(
