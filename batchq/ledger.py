@@ -63,6 +63,7 @@ class _Process:
 
     worker: str
     lock: Any = attrs.field(factory=threading.Lock, init=False)
+    commits: int = attrs.field(default=0, init=False)  # begun, empty ones included
     counting: Any = attrs.field(factory=threading.Lock, init=False)
     ended: int = attrs.field(default=0, init=False)  # calls of handlers
     counted: int = attrs.field(default=0, init=False)  # those of them that were written
@@ -107,6 +108,11 @@ class Ledger:
         return self._processes.get(pid) or self._processes.setdefault(pid, _new_process(pid))
 
     @property
+    def commits(self) -> int:
+        """How many commits have begun in this process."""
+        return self._process.commits
+
+    @property
     def threaded(self) -> bool:
         """Whether commits run in threads, beside the event loop."""
         return self.run_sync is None and not self.store.info().inline
@@ -128,6 +134,7 @@ class Ledger:
         """
         here = self._process
         with here.lock:
+            here.commits += 1
             ended = here.ended
             answers = self.store.commit(
                 msgspec.structs.replace(group, worker=here.worker, batches=ended - here.counted)

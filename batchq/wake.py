@@ -13,14 +13,17 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import math
 import os
 import select
 import socket
 import struct
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from enum import Enum
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -34,26 +37,76 @@ __all__ = ["Wake"]
 logger = logging.getLogger("batchq")
 
 _EVERY: Final = 0.015  # between two looks where nothing tells of writes [s]
-_APART: Final = 0.005  # two tellings are so far apart at least [s]
+_APART: Final = 0.002  # two looks after signs are so far apart at least [s]
+_LATE: Final = 0.016  # where all signs are this process's own
 _AFTER_TROUBLE: Final = 1.0
 
 _MODIFY: Final = 0x2
+_ONCE: Final = 0x8000_0000
 _COMES: Final = 0x80 | 0x100  # moved there, created
 _CLOEXEC, _NONBLOCK = os.O_CLOEXEC, os.O_NONBLOCK
 _EVENT: Final = struct.Struct("iIII")
+
+
+class _Sign(Enum):
+    """What came of waiting."""
+
+    WRITTEN = "written"  # somebody may have
+    NOTHING = "nothing"
+    STOPPED = "stopped"
 
 
 class _Signs(Protocol):
     """What shows that somebody may have written.
 
     Attributes:
-        looks: when to look after a sign, each so long after the last one [s].
+        looks: when to look again after a sign, each so long after the last one [s].
     """
 
     looks: Sequence[float]
 
-    def wait(self) -> bool:
-        """Wait for a sign; False: stopped."""
+    def arm(self) -> None:
+        """Let the next sign be seen; the last one has ended that."""
+
+    def wait(self, seconds: float | None) -> _Sign:
+        """Wait for a sign, for so long at the most [s]; None is no limit."""
+
+
+@attrs.define(eq=False)
+class _Pace:
+    """When to look next.
+
+    Where this process commits itself, signs are mostly its own: it looks less often then,
+    for it claims all the time.
+
+    Attributes:
+        looks: when to look after a sign of others, each so long after the last one [s].
+        ledger: knows of own commits.
+        rest: to wait before anything else [s].
+    """
+
+    looks: Sequence[float]
+    ledger: Ledger
+    rest: float = 0.0
+    _left: list[float] = attrs.field(factory=list, init=False)
+    _commits: int = attrs.field(default=0, init=False)
+
+    @property
+    def pause(self) -> float | None:
+        """How long to wait for a sign until the next look [s]; None: until one comes."""
+        return self._left[0] if self._left else None
+
+    def took(self, sign: _Sign, *, found: bool) -> None:
+        """Note what came of waiting, and of the look after it."""
+        commits, self._commits = self._commits, self.ledger.commits
+        if sign is _Sign.NOTHING:
+            self.rest, self._left = 0.0, self._left[1:]
+        elif commits == self._commits:
+            self.rest, self._left = _APART, [*self.looks]
+        else:
+            self.rest, self._left = min(2 * self.rest or _APART, _LATE), [*self.looks][-1:]
+        if found:
+            self._left = []
 
 
 @attrs.define(eq=False)
@@ -83,22 +136,23 @@ class Wake:
     def _run(self) -> None:
         paths = self.ledger.store.info().watch
         with self._ends[1] as stopped, _signs(paths, self._stop, stopped.fileno()) as signs:
-            while self._look(signs.looks) and signs.wait():  # what came before it watched
-                pass
+            pace, sign = _Pace(signs.looks, self.ledger), _Sign.WRITTEN  # before it watched
+            while sign is not _Sign.STOPPED and not self._stop.wait(pace.rest):
+                signs.arm()
+                pace.took(sign, found=self._look())
+                sign = signs.wait(pace.pause)
 
-    def _look(self, looks: Sequence[float]) -> bool:
-        """Look whether what was written is there, and tell of it; False: stopped."""
+    def _look(self) -> bool:
+        """Look whether what was written is there, and tell of it; False: not yet."""
         try:
-            found = any(self._changed_after(pause) for pause in looks)
+            found = self.ledger.changed()
         except StoreError as error:
             logger.debug("could not look for what others have written: %s", error)
-            return not self._stop.wait(_AFTER_TROUBLE)
+            self._stop.wait(_AFTER_TROUBLE)
+            return False
         if found:
             self.tell()
-        return not self._stop.wait(_APART)
-
-    def _changed_after(self, pause: float) -> bool:
-        return not self._stop.wait(pause) and self.ledger.changed()
+        return found
 
 
 @contextmanager
@@ -122,17 +176,22 @@ class _Ticks:
     """Time goes by, and somebody may have written."""
 
     stop: threading.Event
-    looks: Sequence[float] = (0.0,)
+    looks: Sequence[float] = ()
 
-    def wait(self) -> bool:
-        return not self.stop.wait(_EVERY)
+    def arm(self) -> None: ...
+
+    def wait(self, _: float | None) -> _Sign:
+        return _Sign.STOPPED if self.stop.wait(_EVERY) else _Sign.WRITTEN
 
 
 class _Inotify:
-    """The kernel tells of writes to files that come and go."""
+    """The kernel tells of writes to files that come and go.
+
+    It tells once, and is asked anew: what it tells costs whoever writes.
+    """
 
     # What is written is there for others to see when the disk has it.
-    looks: Sequence[float] = (0.0, 0.001, 0.002, 0.004, *[0.008] * 5)
+    looks: Sequence[float] = (0.001, 0.002, 0.004, *[0.008] * 5)
 
     def __init__(self, paths: Sequence[str], stopped: int) -> None:
         """Watch these files.
@@ -151,19 +210,29 @@ class _Inotify:
         try:
             for folder in {path.parent for path in self._paths}:
                 self._add(folder, _COMES)
-            self._watch_files()
+            self.arm()
         except OSError:
             self.close()
             raise
 
-    def wait(self) -> bool:
-        """Wait until one of them is written to; False: stopped."""
+    def arm(self) -> None:
+        """Let the next write be told of."""
+        for path in self._paths:
+            with suppress(FileNotFoundError):  # it comes with the first write
+                self._add(path, _MODIFY | _ONCE)
+
+    def wait(self, seconds: float | None) -> _Sign:
+        """Wait until one of them is written to."""
+        limit = math.inf if seconds is None else time.monotonic() + seconds
         while True:
-            ready = {descriptor for descriptor, _ in self._poll.poll()}
+            left = max(0.0, limit - time.monotonic())
+            ready = [each for each, _ in self._poll.poll(None if left == math.inf else left * 1000)]
+            if not ready:
+                return _Sign.NOTHING
             if self._descriptor not in ready:
-                return False
+                return _Sign.STOPPED
             if self._read():
-                return True
+                return _Sign.WRITTEN
 
     def close(self) -> None:
         """Watch nothing more."""
@@ -179,16 +248,12 @@ class _Inotify:
             at += _EVENT.size + length
             came = content[at - length : at].rstrip(b"\0") in names
             ours |= came or bool(mask & _MODIFY)
-            if came:
-                self._watch_files()
         return ours
 
-    def _watch_files(self) -> None:
-        for path in self._paths:
-            with suppress(FileNotFoundError):  # it comes with the first write
-                self._add(path, _MODIFY)
-
     def _add(self, path: Path, mask: int) -> None:
-        if self._libc.inotify_add_watch(self._descriptor, os.fsencode(path), mask) < 0:
+        if (
+            self._libc.inotify_add_watch(self._descriptor, os.fsencode(path), ctypes.c_uint32(mask))
+            < 0
+        ):
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), str(path))

@@ -16,7 +16,7 @@ from batchq import QueueManager, StoreError
 from batchq.core.job import Group
 from batchq.ledger import Ledger
 from batchq.stores.sqlite import SqliteStore
-from batchq.wake import Wake, _Inotify, _signs
+from batchq.wake import Wake, _Inotify, _Sign, _signs
 from tests.jobs import new_job
 
 LONG = 10.0  # it should not take this long [s]
@@ -86,7 +86,9 @@ def test_the_watch_of_files_that_are_not_there_yet_begins_when_they_come(tmp_pat
     seen = list[bool]()
 
     def watch() -> None:
-        while signs.wait():
+        signs.arm()
+        while signs.wait(None) is _Sign.WRITTEN:
+            signs.arm()
             seen.append(True)
 
     thread = threading.Thread(target=watch)
@@ -157,6 +159,6 @@ def test_where_the_kernel_cannot_watch_time_goes_by(tmp_path: Path) -> None:
         writer.close()
     stop = threading.Event()
     with _signs([str(tmp_path / "no" / "folder")], stop, 0) as signs:
-        assert signs.wait()
+        assert signs.wait(None) is _Sign.WRITTEN
         stop.set()
-        assert not signs.wait()
+        assert signs.wait(None) is _Sign.STOPPED
