@@ -42,11 +42,13 @@ class Peer(NamedTuple):
         module: what has to be installed.
         work: stores and runs so many jobs in the file.
         beside: what it is, and how durable.
+        reach: what ours / its own jobs per second are to be, now or soon and in the end.
     """
 
     module: str
     work: Work
     beside: str
+    reach: tuple[float, float] = (5.0, 10.0)
 
 
 def measure(work: Work, size: int) -> Reading:
@@ -193,7 +195,7 @@ PEERS: Final[Sequence[Peer]] = (
     Peer("huey", huey, "huey as it comes: NORMAL; a killed worker's task is lost"),
     Peer("litequeue", litequeue, "litequeue as it comes: NORMAL"),
     Peer("persistqueue", persistqueue, "persist-queue's SQLiteAckQueue as it comes: FULL"),
-    Peer("localqueue", localqueue, "localqueue as it comes, in Rust: NORMAL"),
+    Peer("localqueue", localqueue, "localqueue as it comes, in Rust: NORMAL", (3.0, 5.0)),
     Peer("simplebroker", simplebroker, "simplebroker: FULL; a killed reader's messages are lost"),
     Peer("gigq", gigq, "gigq as it comes: FULL"),
     Peer("cairnq", cairnq, "cairnq as it comes: FULL; a hundred tasks in a call"),

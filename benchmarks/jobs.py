@@ -167,7 +167,7 @@ def _beside_peer(peer: Peer) -> Case:
         unit="jobs/s",
         size=2_000,
         smoke=100,
-        reach=Goal(5.0, 10.0),
+        reach=Goal(*peer.reach),
         needs=peer.module,
     )
 

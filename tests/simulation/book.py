@@ -32,7 +32,7 @@ from batchq.core.job import (
     Verdict,
 )
 from batchq.core.lifecycle import SUSPECT_AFTER, USER, JobState
-from batchq.core.record import Changed, JobRecord, Ordered
+from batchq.core.record import Changed, Cleaned, JobRecord, Ordered
 from batchq.stores.base import Store
 
 __all__ = ["Book", "Row", "has_written"]
@@ -57,6 +57,8 @@ class Row:
     holder: str | None = None
     crashes: int = 0
     asked: str | None = None
+    ended_at: float = 0.0
+    gone: bool = False
 
     @property
     def is_suspect(self) -> bool:
@@ -125,6 +127,7 @@ class Book:
     _live: dict[int, Row] = attrs.field(factory=dict)
     _latest: float = 0.0
     _last_id: int = 0
+    _now: float = 0.0
     _digest: hashlib.blake2b = attrs.field(factory=lambda: hashlib.blake2b(digest_size=8))
 
     @property
@@ -176,6 +179,7 @@ class Book:
         if has_written(answers):  # what writes nothing leaves no trace, and may be forgotten
             self._latest = max(self._latest, now)
         self.note(who, round(when, 6))
+        self._now = now
         for settlement, settled in zip(group.settle, answers.settle, strict=True):
             self._settle(who, now, settlement, settled)
         for extension, extended in zip(group.extend, answers.extend, strict=True):
@@ -189,8 +193,9 @@ class Book:
     def cancel(self, when: float, now: float, reason: str, changed: Changed) -> None:
         """Enter that jobs were cancelled, or asked to stop."""
         self.note(round(when, 6), "cancel", *changed.ids)
+        self._now = now
         for id_, answer in zip(changed.ids, changed.answers, strict=True):
-            row = self.rows.get(id_)
+            row = self._found(id_)
             expected = Ordered.UNKNOWN
             if row is not None and row.state is JobState.PENDING:
                 expected = Ordered.DONE
@@ -207,7 +212,7 @@ class Book:
         """Enter that jobs were told to run again."""
         self.note(round(when, 6), "retry", *changed.ids)
         for id_, answer in zip(changed.ids, changed.answers, strict=True):
-            row = self.rows.get(id_)
+            row = self._found(id_)
             expected = Ordered.UNKNOWN if row is None else Ordered.DONE
             if row is not None and row.state is JobState.PROCESSING:
                 expected = Ordered.REFUSED
@@ -232,9 +237,13 @@ class Book:
             if row.state is JobState.PROCESSING:
                 row.due_at = now
 
+    def _found(self, id_: int) -> Row | None:
+        row = self.rows.get(id_)
+        return None if row is None or row.gone else row
+
     def _settle(self, who: str, now: float, settlement: Settlement, answer: Settled) -> None:
         receipt = settlement.receipt
-        row = self.rows.get(receipt.job_id)
+        row = self._found(receipt.job_id)
         if row is None or row.attempt != receipt.attempt:
             expected = Settled.STALE
         elif row.state is JobState.PROCESSING:
@@ -256,6 +265,19 @@ class Book:
             names = sorted(each.value for each in allowed)
             self.complain(f"{receipt} was settled {settlement.verdict.value}, its run said {names}")
         self._apply(row, settlement, now)
+
+    def clean(
+        self, when: float, now: float, *, keep: float, after: int, limit: int, cleaned: Cleaned
+    ) -> None:
+        """Enter that ended jobs were deleted, of those that come next after an id."""
+        next_ones = [row for row in self.rows.values() if row.id > after and not row.gone][:limit]
+        old = [row for row in next_ones if row.state.final and row.ended_at <= now - keep]
+        self.note(round(when, 6), "clean", len(old))
+        if cleaned.deleted != len(old):
+            self.complain(f"J15: {cleaned.deleted} were deleted, {len(old)} were old enough")
+        for row in old:
+            row.gone = True
+        self._latest = max(self._latest, now)
 
     def _apply(self, row: Row, settlement: Settlement, now: float) -> None:
         row.holder, row.crashes = None, 0
@@ -283,6 +305,7 @@ class Book:
 
     def _end(self, row: Row, state: JobState, reason: str | None) -> None:
         row.state, row.reason, row.holder = state, reason, None
+        row.ended_at = self._now
         del self._live[row.id]
 
     def _extend(self, receipt: Receipt, until: float, answer: Extended) -> None:
@@ -440,8 +463,9 @@ class Book:
         self.closed = True
 
     def _compare(self, row: Row, record: JobRecord | None) -> None:
-        if record is None:
-            self.complain(f"J1: job {row.id} is gone")
+        if record is None or row.gone:
+            if (record is None) is not row.gone:
+                self.complain(f"J1: job {row.id} is {'there' if row.gone else 'gone'}")
             return
         self.note(record.id, record.state.value, record.attempt, record.refunds, record.reason)
         if not row.state.final:

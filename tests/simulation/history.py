@@ -218,6 +218,9 @@ class _History:
             life.obey(lambda manager: manager.pause(queue))
             host.at(host.now + event.seconds, partial(self._resume, queue))
             return
+        if event.kind == "clean":
+            life.obey(lambda manager: manager.clean(grace=event.seconds))
+            return
         ids = list(self._world.book.rows)
         chosen = sorted(draw.sample(ids, k=min(len(ids), 5)))
         if event.kind == "cancel":

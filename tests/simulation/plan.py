@@ -42,7 +42,7 @@ class Event:
     Attributes:
         at: when [s].
         kind: kill, die (in the middle of a commit), stop, freeze, trouble, slow, step, reboot;
-            or orders: cancel, retry, pause.
+            or orders: cancel, retry, pause, clean.
         place: which process.
         seconds: how long it lasts, or by how much.
         number: which error; in which commit.
@@ -151,6 +151,7 @@ def _events(
         "step": lambda: draw.choice((-7200.0, -1.0, 3600.0, 30 * 86400.0)),
         "cancel": lambda: 0.0,
         "retry": lambda: 0.0,
+        "clean": lambda: draw.choice((0.0, 1.0, 5.0)),
         "pause": lambda: draw.expovariate(1 / 3),
     }
     if sqlite:

@@ -18,7 +18,7 @@ import trio
 from batchq import Backoff, JobHooks, QueueManager, Result, Retention, RetryPolicy, Throttled
 from batchq.core.batch import Batch
 from batchq.core.job import Job, Receipt, Verdict
-from batchq.errors import BatchqError, JobFailed, StoreError
+from batchq.errors import BatchqError, JobFailed, StoreError, UnknownJob
 from tests.simulation.book import Book
 from tests.simulation.host import Host, Process
 from tests.simulation.machine import Machine
@@ -397,6 +397,10 @@ class Incarnation:
         try:
             value = await handle.result(timeout=self._world.draw.uniform(0, 10))
         except (StoreError, TimeoutError):
+            return
+        except UnknownJob:
+            if not row.gone:
+                self._complain(f"job {row.id} is unknown to whoever waited for it")
             return
         except JobFailed:
             if row.state.value not in {"failed", "cancelled"}:

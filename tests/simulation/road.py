@@ -8,15 +8,15 @@ their outcome. What can be lost is the answer, with the process that waits for i
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
 import trio
 
 from batchq.core.job import Answers, Group
-from batchq.core.lifecycle import USER
-from batchq.core.record import Changed, JobFilter
+from batchq.core.lifecycle import USER, JobState
+from batchq.core.record import Changed, Cleaned, JobFilter
 from batchq.errors import StoreBroken, StoreBusy, StoreFull
 from batchq.stores.base import Store, StoreInfo
 from tests.simulation.book import Book, has_written
@@ -117,6 +117,28 @@ class Door:
         changed = self.store.retry(selection, after=after, limit=limit)
         self.book.retry(self.host.now, now, changed)
         return changed
+
+    def clean(
+        self,
+        retention: Mapping[JobState, float],
+        *,
+        queue: str | None = None,
+        after: int = 0,
+        limit: int = 1_000,
+    ) -> Cleaned:
+        """Delete what ended long enough ago; every final state is kept for as long."""
+        self._look_at_the_weather()
+        now = self.store.now()
+        cleaned = self.store.clean(retention, queue=queue, after=after, limit=limit)
+        self.book.clean(
+            self.host.now,
+            now,
+            keep=min(retention.values()),
+            after=after,
+            limit=limit,
+            cleaned=cleaned,
+        )
+        return cleaned
 
     def set_queue(self, queue: str, *, paused: bool) -> None:
         """Pause a queue, or let it go on."""

@@ -210,6 +210,18 @@ FAULTS: Final = (
         "        if queue is not None and queue.paused and not request.limit:",
     ),
     Fault(
+        "memory: a clean takes what is young",
+        "stores/memory/orders.py",
+        "                    and job.finished_at <= now - keep",
+        "                    and job.finished_at <= now",
+    ),
+    Fault(
+        "what is unsure and has not started is not given back",
+        "runner.py",
+        "        elif fate is Fate.LOST:\n            self.settler.lost(job)",
+        "        elif fate is not Fate.CANCEL:\n            self.settler.lost(job)",
+    ),
+    Fault(
         "a claim takes more than has a place",
         "feeder.py",
         "        return self.most - len(self.leases) - self._asked",
