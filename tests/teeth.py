@@ -245,6 +245,13 @@ PLAIN: Final = (
         PUMP,
     ),
     Fault(
+        "the task that keeps watch is given a batch",
+        "pump.py",
+        "        self._free.pop(carrier, None)  # who keeps watch wakes by the event only\n",
+        "",
+        PUMP,
+    ),
+    Fault(
         "a task makes another call in a scope that was cancelled",
         "carrier.py",
         "return same and not self.scope.cancel_called",

@@ -202,3 +202,18 @@ def test_a_task_that_was_cancelled_at_rest_is_given_no_batch() -> None:
 
     for _ in range(50):  # which of the two comes first is trio's to choose
         trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+async def test_no_batch_is_given_to_the_task_that_keeps_watch(autojump_clock: Clock) -> None:
+    async def processor(batch: Batch[float]) -> None:
+        await trio.sleep(batch[0])
+
+    async with batched(processor, batch_size=2, concurrency=3, flush_interval=0.125) as queue:
+        await queue.enqueue_many([0.125] * 6)  # three tasks
+        await queue.flush()
+        for _ in range(40):  # a call ends when the alarm rings, and tasks run in any order
+            await queue.enqueue_many([0.125, 0.125])
+            await queue.enqueue(0.0)
+            await trio.sleep(0.25)
+            await queue.enqueue_many([0.0] * 6)
+            await queue.flush(timeout=5)
