@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Final, TypeVar
@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from batchq.core.job import NewJob
 from batchq.errors import BatchqError, PayloadError, QueueError
 
-__all__ = ["chunks", "chunks_of", "hinting", "saying"]
+__all__ = ["chunks", "each_chunk", "hinting", "saying"]
 
 P = TypeVar("P")
 
@@ -28,23 +28,25 @@ def chunks(items: Iterable[P], new_job: Callable[[P], NewJob]) -> Iterator[list[
         yield chunk
 
 
-async def chunks_of(
-    items: Iterable[P] | AsyncIterable[P], new_job: Callable[[P], NewJob]
-) -> AsyncGenerator[list[NewJob], None]:
-    """Do the same of what may come from an async iterable."""
+async def each_chunk(
+    items: Iterable[P] | AsyncIterable[P],
+    new_job: Callable[[P], NewJob],
+    store: Callable[[list[NewJob]], Awaitable[object]],
+) -> None:
+    """Do the same of what may come from an async iterable, and have each thousand stored."""
     if not isinstance(items, AsyncIterable):
         for chunk in chunks(items, new_job):
-            yield chunk
+            await store(chunk)
         return
-    chunk, number = [], 0
+    chunk, number = list[NewJob](), 0
     async for item in items:
         chunk.append(_job(new_job, number, item))
         number += 1
         if len(chunk) == _CHUNK:
-            yield chunk
+            await store(chunk)
             chunk = []
     if chunk:
-        yield chunk
+        await store(chunk)
 
 
 @contextmanager

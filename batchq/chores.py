@@ -88,11 +88,13 @@ class Chores:
         await self.ledger.call(lambda store: store.beat(beat))
 
     async def _keep_reporting(self) -> None:
+        reports = 0
         while True:
-            self._told.clear()  # it is said anew each hour, as long as it is so
-            for _ in range(_REPORTS):
-                await self._try(self._report)
-                await trio.sleep(_REPORT)
+            await self._try(self._report)
+            await trio.sleep(_REPORT)
+            reports += 1
+            if not reports % _REPORTS:
+                self._told.clear()  # it is said anew each hour, as long as it is so
 
     async def _report(self) -> None:
         """Say which jobs wait for handlers that are not known here."""

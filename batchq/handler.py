@@ -21,14 +21,13 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import aclosing
 from functools import cached_property, partial
 from typing import Any, Generic, ParamSpec, Self, TypeVar, Unpack
 
 import attrs
 import trio
 
-from batchq.bulk import chunks, chunks_of, hinting, saying
+from batchq.bulk import chunks, each_chunk, hinting, saying
 from batchq.call_context import Asked, CancelReason, Context
 from batchq.core.batch import Batch
 from batchq.core.job import Job, JobKey, NewJob
@@ -354,10 +353,13 @@ class BatchHandler(AnyHandler[R], Generic[P, R]):
             BatchqError: as `enqueue_many`; its `stored` is the number stored before.
         """
         stored = 0
+
+        async def store(chunk: list[NewJob]) -> None:
+            nonlocal stored
+            stored += len(await self._intake.enqueue(chunk, self.signature.decode_value))
+
         with saying(lambda more: stored + len(more)):
-            async with aclosing(chunks_of(items, self.new_job)) as made:
-                async for chunk in made:
-                    stored += len(await self._intake.enqueue(chunk, self.signature.decode_value))
+            await each_chunk(items, self.new_job, store)
         return stored
 
     def store_many_sync(self, items: Iterable[P]) -> int:

@@ -310,6 +310,29 @@ async def test_a_row_that_can_not_be_read_fails_alone(manager: QueueManager, pat
     assert len(store_of(manager).errors()) == 4
 
 
+async def test_a_row_in_no_known_state_or_without_a_due_time_holds_up_no_other(
+    manager: QueueManager, path: Path
+) -> None:
+    seen = list[int]()
+
+    @manager.handler
+    async def one(number: int) -> None:
+        seen.append(number)
+
+    for number in range(4):
+        await one.enqueue(number)
+    raw(
+        path,
+        "UPDATE batchq_jobs SET due_at = NULL WHERE id = 1",
+        "UPDATE batchq_jobs SET state = 'weird' WHERE id = 2",
+    )
+    async with manager.working():
+        await until(lambda: len(seen) == 2)
+    assert sorted(seen) == [2, 3]
+    with pytest.raises(StoreError, match="job 2 can't be read: 'weird' is not a valid"):
+        await manager.jobs()
+
+
 async def test_jobs_of_a_handler_that_is_gone_wait_and_hold_nobody_up(
     manager: QueueManager, path: Path
 ) -> None:

@@ -26,6 +26,7 @@ from batchq.core.record import (
     Tally,
     WorkerRecord,
 )
+from batchq.errors import StoreError
 from batchq.stores.sqlite.counting import FIELDS
 
 __all__ = [
@@ -272,6 +273,15 @@ def is_id(number: int) -> bool:
 
 def _record(row: tuple[Any, ...]) -> JobRecord:
     fields = dict(zip(JobRecord.__struct_fields__, row, strict=True))
+    try:
+        return _read(fields)
+    except (ValueError, msgspec.DecodeError) as error:
+        raise StoreError(
+            f"job {fields['id']} can't be read: {error}; its row was not written by batchq"
+        ) from error
+
+
+def _read(fields: dict[str, Any]) -> JobRecord:
     scope, tags = fields["key_scope"], fields["tags"]
     return JobRecord(
         **{
