@@ -160,14 +160,15 @@ def _drawing() -> str:
         if row.target is not None:
             labels.setdefault((row.source, row.target), {})[f"{row.number} {row.move.value}"] = None
     arrows = [_arrow(*ends, list(words)) for ends, words in labels.items()]
+    lines, moves = zip(*arrows, strict=True)  # no line crosses what is written
     boxes = [_box(state, *place) for state, place in _PLACES.items() if state is not None]
     style = "font: 12px sans-serif; fill: none; stroke: currentColor; max-width: 100%"
     marker = (
         '<marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8"'
         ' orient="auto"><path d="M0 0L8 4L0 8z" fill="currentColor"/></marker>'
     )
-    inside = "\n".join([f"<defs>{marker}</defs>", *arrows, *boxes])
-    return f'<svg viewBox="0 0 820 450" role="img" style="{style}">\n{inside}\n</svg>'
+    inside = "\n".join([f"<defs>{marker}</defs>", *lines, *moves, *boxes])
+    return f'<svg viewBox="0 0 820 470" role="img" style="{style}">\n{inside}\n</svg>'
 
 
 def _box(state: JobState, x: int, y: int) -> str:
@@ -179,14 +180,14 @@ def _box(state: JobState, x: int, y: int) -> str:
     return frame + _text(state.value, x, y + 4, bold=True)
 
 
-def _arrow(source: JobState | None, target: JobState, words: list[str]) -> str:
-    """Return an arrow with its moves; of two that go to and fro each bends to its right."""
+def _arrow(source: JobState | None, target: JobState, words: list[str]) -> tuple[str, str]:
+    """Return an arrow and its moves; of two that go to and fro each bends to its right."""
     (x1, y1), (x2, y2) = _PLACES[source], _PLACES[target]
     if source is target:
         way = -1 if source is JobState.PROCESSING else 1  # above it there is more room
         near, far = y1 + 18 * way, y1 + 90 * way
         path = f"M{x1 - 30} {near}C{x1 - 50} {far} {x1 + 50} {far} {x1 + 30} {near}"
-        return _line(path) + _words(words, x1, y1 + 86 * way)
+        return _line(path), _words(words, x1, y1 + 86 * way)
     length = math.hypot(x2 - x1, y2 - y1)
     bend = length / 6 if source is not None else 0.0
     middle = (
@@ -199,7 +200,7 @@ def _arrow(source: JobState | None, target: JobState, words: list[str]) -> str:
     end = _edge((x2, y2), middle)
     path = "M{:.0f} {:.0f}Q{:.0f} {:.0f} {:.0f} {:.0f}".format(*begin, *middle, *end)
     top = [(a + 2 * m + b) / 4 for a, m, b in zip(begin, middle, end, strict=True)]
-    return _line(path) + _words(words, top[0], top[1] - 6 * (len(words) - 1))
+    return _line(path), _words(words, top[0], top[1] - 6 * (len(words) - 1))
 
 
 def _edge(center: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
@@ -223,7 +224,8 @@ def _words(words: list[str], x: float, y: float) -> str:
 def _text(words: str, x: float, y: float, *, bold: bool = False) -> str:
     weight = ' font-weight="bold"' if bold else ""
     return (
-        f'<text x="{x:.0f}" y="{y:.0f}" text-anchor="middle" stroke="none" fill="currentColor"'
+        f'<text x="{x:.0f}" y="{y:.0f}" text-anchor="middle" fill="currentColor"'
+        ' stroke="var(--color-background-primary, white)" stroke-width="5" paint-order="stroke"'
         f"{weight}>{words}</text>"
     )
 
