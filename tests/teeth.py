@@ -252,13 +252,6 @@ PLAIN: Final = (
         PUMP,
     ),
     Fault(
-        "a task makes another call in a scope that was cancelled",
-        "carrier.py",
-        "return same and not self.scope.cancel_called",
-        "return same",
-        PUMP,
-    ),
-    Fault(
         "an entry is admitted before the cancel point",
         "queue.py",
         "        await trio.lowlevel.checkpoint_if_cancelled()\n"
@@ -400,7 +393,7 @@ RICH: Final = (
         "core/sorted_bucket.py",
         "return entry.enqueued_at + entry.priority * self.aging",
         "return entry.enqueued_at + 2 * entry.priority * self.aging",
-        ORDER,
+        MODEL,
     ),
     Fault(
         "mix: levels share a batch",

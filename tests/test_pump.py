@@ -63,6 +63,19 @@ async def test_calls_in_a_row_are_made_by_one_task(autojump_clock: Clock) -> Non
     assert len(tasks) == 4
 
 
+async def test_a_task_outlives_the_time_limit_of_its_last_call(autojump_clock: Clock) -> None:
+    tasks: list[trio.lowlevel.Task] = []
+
+    async def processor(_: Batch[Any]) -> None:
+        tasks.append(trio.lowlevel.current_task())
+
+    async with batched(processor, batch_size=1, processor_timeout=2) as queue:
+        for _ in range(4):
+            await queue.process(0)
+            await trio.sleep(9)
+    assert len(set(tasks)) == 1
+
+
 async def test_a_call_that_was_cut_short_leaves_the_next_one_unharmed(
     autojump_clock: Clock,
 ) -> None:
@@ -81,7 +94,7 @@ async def test_a_call_that_ends_although_it_was_cancelled_spoils_no_other(
     autojump_clock: Clock,
 ) -> None:
     async def processor(batch: Batch[float]) -> None:
-        with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=batch[0] > 2):
             await trio.sleep(batch[0])
 
     async with batched(processor, batch_size=1, processor_timeout=2) as queue:
