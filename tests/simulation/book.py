@@ -176,7 +176,8 @@ class Book:
         self.commits += 1
         if now < self._latest:
             self.complain(f"the store's clock went back by {self._latest - now:g} s")
-        if has_written(answers):  # what writes nothing leaves no trace, and may be forgotten
+        # What writes nothing leaves no trace, and a boot may forget it; so it may an order's time.
+        if has_written(answers):
             self._latest = max(self._latest, now)
         self.note(who, round(when, 6))
         self._now = now
@@ -206,7 +207,6 @@ class Book:
                 expected = Ordered.REFUSED
             if answer is not expected:
                 self.complain(f"J13: the cancel of {id_} was {answer.value}, not {expected.value}")
-        self._latest = max(self._latest, now)
 
     def retry(self, when: float, now: float, changed: Changed) -> None:
         """Enter that jobs were told to run again."""
@@ -224,7 +224,6 @@ class Book:
                 self._live[id_] = row
             if answer is not expected:
                 self.complain(f"T14: the retry of {id_} was {answer.value}, not {expected.value}")
-        self._latest = max(self._latest, now)
 
     def pause(self, queue: str, *, paused: bool) -> None:
         """Enter that a queue was paused, or goes on."""
@@ -277,7 +276,6 @@ class Book:
             self.complain(f"J15: {cleaned.deleted} were deleted, {len(old)} were old enough")
         for row in old:
             row.gone = True
-        self._latest = max(self._latest, now)
 
     def _apply(self, row: Row, settlement: Settlement, now: float) -> None:
         row.holder, row.crashes = None, 0
