@@ -9,8 +9,13 @@ afresh.
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import settings
+
+# A shell starts what runs in the background with SIGINT ignored; tests of Ctrl-C mind that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadlines: two noisy cores make any single example slow now and then.
 settings.register_profile("dev", deadline=None, derandomize=False, max_examples=50)

@@ -63,7 +63,7 @@ def test_a_claim_seeks_through_the_partial_index_and_sorts_nothing(path: Path) -
     with closing(sqlite3.connect(path)) as connection:
         found = plan(connection, claiming._IN_ORDER, queue="q", handler="h", priority=2, now=0)
         level = plan(connection, claiming._NEXT_LEVEL, queue="q", handler="h", priority=2)
-    index = "batchq_jobs_due (queue=? AND handler=? AND priority=?)"
+    index = "batchq_jobs_due (queue=? AND handler=? AND priority=? AND due_at>?)"
     assert found == f"SEARCH batchq_jobs USING INDEX {index}"
     index = "batchq_jobs_due (queue=? AND handler=? AND priority>?)"
     assert level == f"SEARCH batchq_jobs USING INDEX {index}"

@@ -46,8 +46,7 @@ _PAUSED: Final = "SELECT 1 FROM batchq_queues WHERE queue = ? AND paused = 1"
 
 # One due_at serves delay, back-off and lease alike, so a job whose worker died is found by
 # the same seek, in the same partial index, as a fresh one. `state IN (...)` is that
-# index's own term: in other words SQLite would not use it. A row without a due time was
-# written by somebody else, and must hold up no other.
+# index's own term: in other words SQLite would not use it. No row of ours lacks a due_at.
 _IN_ORDER: Final = """
     SELECT due_at, id, handler, attempt, refunds, max_attempts, priority, enqueued_at,
            CAST(payload AS BLOB),
