@@ -173,6 +173,7 @@ class AnyHandler(Generic[R]):
         Raises:
             BatchTimeout: the call took longer than `timeout`.
             JobStopped: the function has let `context().check()` stop it.
+            RuntimeError: the function called `sys.exit`.
             Exception: whatever the function raises.
         """
         payloads = self._payloads(batch)
@@ -232,6 +233,12 @@ class AnyHandler(Generic[R]):
             if limit.over:
                 raise self._timed_out() from None
             raise
+        except SystemExit as end:
+            # Its jobs would begin anew in the next process, and end that, too, for ever.
+            raise RuntimeError(
+                f"handler {self.name!r} called sys.exit({end.code!r}), which fails its jobs and"
+                " ends nothing; raise an error instead"
+            ) from end
 
     async def _awaited(self, call: Callable[[], Awaitable[object]], limit: _Limit) -> object:
         with trio.move_on_at(limit.ends_at):

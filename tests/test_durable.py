@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from batchq import Backoff, Job, JobState, QueueManager, Result, RetryPolicy, Throttled
+from batchq import Backoff, Job, JobFailed, JobState, QueueManager, Result, RetryPolicy, Throttled
 from batchq.core.record import JobRecord
 from tests.jobs import WatchedStore, jobs_in, store_of
 
@@ -252,6 +253,33 @@ async def test_other_than_one_answer_per_job_fails_them_all_for_good(
         ("failed", "contract")
     ] * 2
     assert said(manager, jobs[0].id).startswith("ContractError: ")
+
+
+async def test_a_handler_that_calls_exit_fails_its_jobs_and_ends_nothing(
+    manager: QueueManager, autojump_clock: MockClock
+) -> None:
+    runs = list[object]()
+
+    @manager.batch_handler(batch_size=3, retry=TWICE)
+    async def send(items: list[int]) -> None:
+        runs.append(items)
+        sys.exit(3)
+
+    @manager.handler(retry=TWICE)
+    def plain() -> None:
+        runs.append("plain")
+        sys.exit("gone")
+
+    async with manager.working():
+        await send.enqueue_many(range(3))
+        job = await plain.enqueue()
+        with pytest.raises(JobFailed, match=r"called sys.exit\('gone'\)"):
+            await job.result(100)
+        await trio.sleep(100)
+        jobs = jobs_in(manager)
+    assert runs.count("plain") == 3
+    assert [(job.state, job.used) for job in jobs] == [(JobState.FAILED, 3)] * 4
+    assert said(manager, jobs[0].id).startswith("RuntimeError: handler 'send' called sys.exit(3)")
 
 
 async def test_raising_fails_every_job_of_the_call(

@@ -175,7 +175,7 @@ async def test_every_verdict_is_written_when_the_block_is_cancelled(
     assert [job.state for job in jobs_in(store)] == [JobState.COMPLETED] * 2
 
 
-@pytest.mark.parametrize("kind", [Stop, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("kind", [Stop, KeyboardInterrupt])
 async def test_a_handler_that_ends_the_program_leaves_nothing_leased(
     kind: type[BaseException], store: WatchedStore, autojump_clock: MockClock
 ) -> None:
