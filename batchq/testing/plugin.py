@@ -2,7 +2,7 @@
 
     pytest -p batchq.testing.plugin --pyargs batchq.testing.conformance --batchq-store URL
 
-URL is a store's address, in which {folder} is an empty folder of the test; or
+URL is a store's address, in which {folder} stands for an empty folder of the test; or
 `package.module:function`, called as `function(folder, clock=...)` for a store that keeps its
 rows there: what it stored must be found when it is called with that folder again.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from batchq.stores.base import Store
     from batchq.testing.conformance.kit import HandClock, StoreKind
 
-__all__ = ["clock", "pytest_addoption", "pytest_generate_tests", "store"]
+__all__ = ["clock", "pytest_addoption", "pytest_configure", "pytest_generate_tests", "store"]
 
 pytest.register_assert_rewrite("batchq.testing.conformance")
 
@@ -34,6 +34,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="URL",
         help="a store to prove: its URL with {folder} in it, or package.module:function",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse a file that all the tests would share: each is to begin with an empty store.
+
+    Raises:
+        pytest.UsageError: an address of SQLite has no {folder} in it; says what to write.
+    """
+    for url in config.getoption("--batchq-store"):
+        if url.lower().startswith("sqlite:///") and "{folder}" not in url:
+            file = url.rpartition("/")[2] or "jobs.db"
+            raise pytest.UsageError(
+                f"--batchq-store {url}: every test needs a store of its own; write"
+                f" 'sqlite:///{{folder}}/{file}', where {{folder}} stands for a new empty folder"
+            )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -97,7 +97,7 @@ class StoreKind:
         if colon and function.isidentifier():
             store = cast("Store", getattr(import_module(module), function)(folder, clock=clock))
         else:
-            store = open_store(self.url.format(folder=folder), clock=clock)
+            store = open_store(self.url.replace("{folder}", str(folder)), clock=clock)
         return _Repeating(store) if self.faults else store
 
 
