@@ -50,16 +50,22 @@ async def each_chunk(
 
 
 @contextmanager
-def saying(stored: Callable[[Sequence[object]], object]) -> Iterator[None]:
-    """Let an error say what was stored before it.
+def saying(stored: Callable[[Sequence[object]], Sequence[object] | int]) -> Iterator[None]:
+    """Let an error say what was stored before it: one of the user's items in a note.
 
     Args:
-        stored: gets the handles of what a queue took of the last jobs; returns what to say.
+        stored: gets the handles of what a queue took of the last jobs; returns what to say,
+            the handles of what was stored or their number.
     """
     try:
         yield
     except BatchqError as error:
         error.stored = stored(error.entries if isinstance(error, QueueError) else ())
+        raise
+    except Exception as error:  # the iterable is the user's code
+        before = stored(())
+        number = before if isinstance(before, int) else len(before)
+        error.add_note(f"{number} jobs were stored before this")
         raise
 
 

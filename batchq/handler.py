@@ -330,12 +330,15 @@ class BatchHandler(AnyHandler[R], Generic[P, R]):
     async def enqueue_many(self, items: Iterable[P]) -> list[JobHandle[R]]:
         """Store a job per item, checked and stored a thousand at a time.
 
+        Cancelled, it may have stored whole thousands, the first ones.
+
         Returns:
             One handle per item, in order.
 
         Raises:
             BatchqError: as `enqueue`; its `stored` has the handles of what was stored
                 before.
+            Exception: whatever `items` raises; a note says how many jobs were stored before.
         """
         stored: list[JobHandle[R]] = []
         with saying(lambda more: [*stored, *more]):
@@ -354,10 +357,12 @@ class BatchHandler(AnyHandler[R], Generic[P, R]):
     async def store_many(self, items: Iterable[P] | AsyncIterable[P]) -> int:
         """Store a job per item of any iterable, in flat memory; return how many.
 
-        They are stored a thousand at a time, and what is left at the end.
+        They are stored a thousand at a time, and what is left at the end. Cancelled, it may
+        have stored whole thousands, the first ones.
 
         Raises:
             BatchqError: as `enqueue_many`; its `stored` is the number stored before.
+            Exception: whatever `items` raises, as in `enqueue_many`.
         """
         stored = 0
 

@@ -128,6 +128,7 @@ NOT_IN_CORE = {
 # One row per function, named as Python's __qualname__ does, without "<locals>".
 
 BROAD_EXCEPT: dict[tuple[str, str], str] = {
+    ("bulk.py", "saying"): "the iterable is the user's code",
     ("core/attempt.py", "Judge._may_retry"): "the retry check is the user's code",
     ("core/payload.py", "Signature._tried"): "a type's own checks are the user's code",
     ("core/payload.py", "Signature.encode"): "a type's own checks are the user's code",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -152,6 +152,32 @@ async def test_an_error_half_way_tells_what_was_stored_before(
     with pytest.raises(kind) as again:
         await send.store_many(emails)
     assert again.value.stored == 2_000
+
+
+async def test_an_error_of_the_items_tells_how_many_jobs_were_stored_before(send: Send) -> None:
+    def emails() -> Iterator[Email]:
+        for number in range(2_500):
+            if number == 2_200:
+                raise OSError("gone")
+            yield Email("x", number)
+
+    async def late() -> AsyncIterator[Email]:
+        for email in emails():
+            yield email
+
+    async def within_a_thread(call: Callable[[Iterator[Email]], object]) -> object:
+        return await trio.to_thread.run_sync(call, emails())
+
+    for call in (
+        lambda: send.enqueue_many(emails()),
+        lambda: send.store_many(emails()),
+        lambda: send.store_many(late()),
+        lambda: within_a_thread(send.enqueue_many_sync),
+        lambda: within_a_thread(send.store_many_sync),
+    ):
+        with pytest.raises(OSError, match="gone") as caught:
+            await call()
+        assert caught.value.__notes__ == ["2000 jobs were stored before this"]
 
 
 # ---- By name
