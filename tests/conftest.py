@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Generator
 
+import pytest
 from hypothesis import settings
 
 # A shell starts what runs in the background with SIGINT ignored; tests of Ctrl-C mind that.
@@ -22,3 +24,13 @@ settings.register_profile("dev", deadline=None, derandomize=False, max_examples=
 settings.register_profile("ci", deadline=None, derandomize=True, max_examples=500)
 settings.register_profile("deep", deadline=None, derandomize=False, max_examples=20_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escape what no UTF-8 can hold: tests of such texts log them, and processes pass that on."""
+    report = yield
+    report.sections = [
+        (title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections
+    ]
+    return report

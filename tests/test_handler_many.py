@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -168,13 +168,14 @@ async def test_an_error_of_the_items_tells_how_many_jobs_were_stored_before(send
     async def within_a_thread(call: Callable[[Iterator[Email]], object]) -> object:
         return await trio.to_thread.run_sync(call, emails())
 
-    for call in (
+    calls: list[Callable[[], Awaitable[object]]] = [
         lambda: send.enqueue_many(emails()),
         lambda: send.store_many(emails()),
         lambda: send.store_many(late()),
         lambda: within_a_thread(send.enqueue_many_sync),
         lambda: within_a_thread(send.store_many_sync),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(OSError, match="gone") as caught:
             await call()
         assert caught.value.__notes__ == ["2000 jobs were stored before this"]
