@@ -1,24 +1,36 @@
-"""A process that works until it is told to stop: by SIGINT or SIGTERM, or twice by them."""
+"""A process that works until it is told to stop: by SIGINT or SIGTERM, or twice by them.
+
+Rule 1: signals are counted where they arrive, between two steps of the main thread's code, so
+that the second one ends the process even while a handler blocks the event loop.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import signal
-import sys
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
+from types import FrameType
 from typing import Any, Final
 
+import attrs
 import trio
 
-from batchq.nest import Nest
-
-__all__ = ["run_until_signal"]
+__all__ = ["copies_within", "run_until_signal"]
 
 logger = logging.getLogger("batchq")
 
-_SAME_SIGNAL: Final = 0.3  # two within so long are one [s]
+copies_within: ContextVar[float] = ContextVar("copies_within", default=0.02)
+"""Signals that come so soon after the first are copies of it [s].
+
+`timeout` and wrappers send one both to the process and to its group, at one instant; nobody
+presses Ctrl-C twice so fast. Who has a supervisor that passes signals on sets more.
+"""
+
+_STOPS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 async def run_until_signal(
@@ -30,26 +42,38 @@ async def run_until_signal(
         block: where the work is done.
         begun: called in it, first of all.
     """
-    nest = Nest()  # what ends the work comes out by itself, in no group
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        nursery = await nest.enter()
-        try:
-            async with block:
-                begun()
-                number = await anext(signals)
-                logger.info("stopping: no more claims; running handlers finish")
-                nursery.start_soon(_die_at_the_next, signals)
-        finally:
-            await nest.leave(sys.exception())
-        logger.info("stopped by %s", signal.Signals(number).name)
+    stop = _Stop(copies_within.get())
+    before = {number: signal.signal(number, stop.hear) for number in _STOPS}
+    try:
+        async with block:
+            begun()
+            await stop.asked.wait()
+            logger.info("stopping: no more claims; running handlers finish")
+        logger.info("stopped by %s", signal.Signals(stop.number).name)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-async def _die_at_the_next(signals: AsyncIterator[int]) -> None:
-    # A terminal, or whoever stops a group of processes, may send the first one twice.
-    once_more = trio.current_time() + _SAME_SIGNAL
-    number = await anext(signals)
-    while trio.current_time() < once_more:
-        number = await anext(signals)
-    logger.warning("stopped at once: what was running will run again")
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
+@attrs.define(eq=False)
+class _Stop:
+    """Counts signals: the first asks for a stop, the second one ends the process."""
+
+    copies_within: float
+    asked: trio.Event = attrs.field(factory=trio.Event, init=False)
+    number: int = attrs.field(default=0, init=False)
+    _first_at: float = attrs.field(default=0.0, init=False)
+    _token: trio.lowlevel.TrioToken = attrs.field(
+        factory=trio.lowlevel.current_trio_token, init=False
+    )
+
+    def hear(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal; nothing is logged here, for what it interrupts may hold a log's lock."""
+        del frame
+        if not self.number:
+            self.number, self._first_at = number, time.monotonic()
+            self._token.run_sync_soon(self.asked.set)
+        elif time.monotonic() >= self._first_at + self.copies_within:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+            os._exit(128 + number)  # the first process of a container outlives the default action

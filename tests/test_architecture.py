@@ -105,14 +105,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "registry": CORE | {"hooks", "handler", "job_handle", "memory_tier", "registration"},
     "at_work": DURABLE | {"registry", "wake", "chores"},
     "manager": MANAGER | {"nest", "signals"},
-    "signals": {"nest"},
+    "signals": set(),
     "instrument": CORE | {"hooks"},
     "monitor": CORE | {"hooks", "admin", "manager"},
     "handlers": CORE | {"call_context"},
     "presets": CORE | {"handlers", "manager"},
     "testing": EVERYTHING,
     "web": EVERYTHING,
-    "cli": EVERYTHING | {"web", "testing"},
+    "cli": EVERYTHING | {"web", "testing", "signals"},
     "django": EVERYTHING,
     "__main__": {"cli"},  # `python -m batchq` is the command line
 }

@@ -19,7 +19,7 @@ from tests.jobs import jobs_in
 
 ROOT = Path(__file__).parents[1]
 APP = """
-import sys, threading
+import sys, threading, time
 from pathlib import Path
 import trio
 from batchq import QueueManager
@@ -36,6 +36,11 @@ async def work(seconds: float) -> str:
 def hang() -> None:
     Path("started").touch()
     threading.Event().wait(60)
+
+@manager.handler
+async def block() -> None:
+    Path("started").touch()
+    time.sleep(60)
 """
 RUN = APP + "\nmanager.run()\nprint('left in order')\n"
 FORK = """
@@ -190,14 +195,26 @@ def test_after_the_grace_what_runs_is_given_back(start: Start, tmp_path: Path) -
     assert (job.state, job.attempt, job.used) == (JobState.PENDING, 1, 0)
 
 
-def test_a_second_signal_ends_the_process_at_once(start: Start, tmp_path: Path) -> None:
-    process = begin(start, tmp_path, "work.enqueue_sync(60)", grace=60)
+@pytest.mark.parametrize("gap", [0.06, 0.5])
+@pytest.mark.parametrize("job", ["work.enqueue_sync(60)", "block.enqueue_sync()"])
+def test_a_second_signal_ends_the_process_at_once(
+    start: Start, tmp_path: Path, job: str, gap: float
+) -> None:
+    process = begin(start, tmp_path, job, grace=60)
     process.terminate()
-    time.sleep(0.5)
+    time.sleep(gap)
     assert process.poll() is None
     process.terminate()
     assert process.wait(10) == -signal.SIGTERM
     assert jobs(tmp_path)[0].state is JobState.PROCESSING  # its lease brings it back
+
+
+def test_two_signals_at_one_instant_are_one(start: Start, tmp_path: Path) -> None:
+    process = begin(start, tmp_path, "work.enqueue_sync(0.5)", grace=60)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    assert jobs(tmp_path)[0].state is JobState.COMPLETED
 
 
 def test_a_thread_that_hangs_does_not_keep_the_process_from_ending(

@@ -26,6 +26,8 @@ __all__ = ["load_manager", "queue_slots", "work", "work_command"]
 
 _TARGET: Final = re.compile(r"(?P<module>[\w.]+)(?::(?P<name>\w+))?")
 _PARENT_CHECK: Final = 0.5
+# Who stops a whole group of processes reaches a worker twice, once through its supervisor [s].
+_PASSED_ON: Final = 0.3
 
 
 @click.command()
@@ -84,6 +86,9 @@ def work(
     manager = load_manager(target)
     _log_warnings()
     if parent is not None:
+        from batchq.signals import copies_within
+
+        copies_within.set(_PASSED_ON)
         threading.Thread(target=_stop_with, args=(parent,), daemon=True).start()
     # Who started this process for himself has said so already.
     manager.run(queues=slots, on_start=_announce_queues if parent is None else None)
