@@ -238,7 +238,7 @@ async def test_a_job_that_is_lost_meanwhile_is_in_no_part_to_come(
 async def test_a_bisect_is_given_back_when_the_grace_is_over(
     store: WatchedStore, autojump_clock: MockClock
 ) -> None:
-    manager = QueueManager(store, grace=2, run_sync=Hops(takes=0.125))
+    manager = QueueManager(store, grace=2.25, run_sync=Hops(takes=0.125))
 
     @manager.batch_handler(batch_size=4, retry=ONCE)
     async def send(items: list[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 import pytest
@@ -63,5 +64,21 @@ def test_as_many_threads_run_as_the_queue_has_slots() -> None:
         async with manager.working():
             jobs = [await meet.enqueue() for _ in range(45)]
             assert sorted([await job.result(20) for job in jobs]) == list(range(45))
+
+    trio.run(main)
+
+
+def test_a_plain_function_that_calls_exit_fails_its_job_and_ends_nothing() -> None:
+    async def main() -> None:
+        manager = QueueManager("memory:")
+
+        @manager.handler(retry=RetryPolicy(max_retries=0))
+        def leave() -> None:
+            sys.exit("gone")
+
+        async with manager.working():
+            job = await leave.enqueue()
+            with pytest.raises(JobFailed, match=r"called sys\.exit\('gone'\)"):
+                await job.result(5)
 
     trio.run(main)
