@@ -98,14 +98,14 @@ async def test_store_many_takes_any_iterable_in_flat_memory(
 
 
 async def test_store_many_takes_an_async_iterable_too(store: WatchedStore, send: Send) -> None:
-    async def emails() -> AsyncIterator[Email]:
+    async def emails() -> AsyncIterator[Email]:  # noqa: ASYNC900 - as users write it
         for number in range(2_100):
             yield Email("x", number)
 
     assert await send.store_many(emails()) == 2_100
     assert [len(group.enqueue) for group in store.groups] == [1_000, 1_000, 100]
 
-    async def broken() -> AsyncIterator[Any]:
+    async def broken() -> AsyncIterator[Any]:  # noqa: ASYNC900 - as users write it
         for number in range(1_500):
             yield Email("x", number) if number < 1_200 else 7
 
@@ -161,7 +161,7 @@ async def test_an_error_of_the_items_tells_how_many_jobs_were_stored_before(send
                 raise OSError("gone")
             yield Email("x", number)
 
-    async def late() -> AsyncIterator[Email]:
+    async def late() -> AsyncIterator[Email]:  # noqa: ASYNC900 - as users write it
         for email in emails():
             yield email
 

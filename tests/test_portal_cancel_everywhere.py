@@ -88,9 +88,9 @@ class CancelAt:
                 task.cancel()
             try:
                 yield waits_for
-            except asyncio.CancelledError as error:
+            except asyncio.CancelledError as error:  # noqa: ASYNC103 - thrown into the task's own
                 yield from throw(inner, error)
-                return None
+                return None  # noqa: ASYNC104 - as above
         raise AssertionError("it never ends")
 
 
