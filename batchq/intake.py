@@ -138,7 +138,7 @@ class JobLookup:
     def last_error_sync(self, job_id: int) -> str:
         """Do the same, blocking."""
         failures = self.ledgers.get().store.errors(job_id, limit=1)
-        return f"{failures[0].line.kind}: {failures[0].line.message}" if failures else ""
+        return str(failures[0].line) if failures else ""
 
     async def ended(self, job_id: int, timeout: float | None) -> JobRecord:  # noqa: ASYNC109
         """Wait until a job is final; see `Records`."""

@@ -215,7 +215,7 @@ class Settler:
             of,
             job.id,
             settlement.reason or "exhausted",
-            f"{line.kind}: {line.message}" if line is not None else "no error was given",
+            line if line is not None else "no error was given",
         )
 
 

@@ -134,7 +134,7 @@ def _listing(found: Sequence[JobRecord], failures: Sequence[Failure | None], now
             _attempts(record),
             _due(record, now),
             visible(record.payload.decode(errors="replace"), _PAYLOAD),
-            "" if failure is None else visible(_error(failure), _ERROR),
+            "" if failure is None else visible(str(failure.line), _ERROR),
         ]
         for record, failure in zip(found, failures, strict=True)
     ]
@@ -148,11 +148,6 @@ def _attempts(record: JobRecord) -> str:
 
 def _due(record: JobRecord, now: float) -> str:
     return "" if record.due_at is None else when(record.due_at - now)
-
-
-def _error(failure: Failure) -> str:
-    kind = "" if failure.line.kind == "text" else f"{failure.line.kind}: "
-    return f"{kind}{failure.line.message}"
 
 
 def _detail(record: JobRecord, now: float) -> str:
@@ -178,7 +173,7 @@ def _detail(record: JobRecord, now: float) -> str:
 
 
 def _account(failure: Failure, now: float) -> str:
-    head = f"\nattempt {failure.attempt} failed {when(failure.at - now)}: {_error(failure)}"
+    head = f"\nattempt {failure.attempt} failed {when(failure.at - now)}: {failure.line}"
     # A traceback keeps its lines; each of them is made harmless by itself.
     lines = [visible_indented(line) for line in failure.line.traceback.splitlines()]
     return "\n".join([visible(head, 10_000) if not lines else head.rstrip(), *lines])
@@ -208,7 +203,7 @@ def _as_json(record: JobRecord, failure: Failure | None, now: float) -> dict[str
         "worker": record.worker,
         "payload": _decoded(record.payload),
         "value": _decoded(record.value),
-        "last_error": None if failure is None else _error(failure),
+        "last_error": None if failure is None else str(failure.line),
     }
 
 

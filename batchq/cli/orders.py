@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
@@ -97,7 +97,7 @@ def cancel(
     jobs = _selection(ids, status, queue)
     with existing_store(url) as store:
         outcome = QueueManager(store).cancel_sync(jobs, reason)
-    _tell(outcome, "cancelled", as_json=as_json)
+    _tell(outcome, "cancelled", ids=ids, as_json=as_json)
 
 
 @click.command()
@@ -118,7 +118,7 @@ def retry(
     jobs = _selection(ids, status, queue)
     with existing_store(url) as store:
         outcome = QueueManager(store).retry_sync(jobs)
-    _tell(outcome, "to run", as_json=as_json)
+    _tell(outcome, "to run", ids=ids, as_json=as_json)
 
 
 @click.command()
@@ -235,7 +235,7 @@ def _selection(
     return ids or JobFilter(status=status, queue=queue)
 
 
-def _tell(outcome: Outcome, done: str, *, as_json: bool) -> None:
+def _tell(outcome: Outcome, done: str, *, ids: Sequence[int], as_json: bool) -> None:
     counts = {answer.value: count for answer, count in outcome.counts.items()}
     if as_json:
         answers = [answer.value for answer in outcome.answers]
@@ -244,8 +244,18 @@ def _tell(outcome: Outcome, done: str, *, as_json: bool) -> None:
         words = {"done": done, **_WORDS}
         for answer, word in words.items():
             if counts.get(answer):
-                click.echo(f"{counts[answer]} {word}")
+                named = _named(ids, outcome, answer) if answer != "done" else ""
+                click.echo(f"{counts[answer]} {word}{named}")
         if not counts:
             click.echo("no such jobs")
     if outcome.answers and not outcome.done:
         raise SystemExit(1)
+
+
+def _named(ids: Sequence[int], outcome: Outcome, answer: str) -> str:
+    """Name the jobs that got an answer, where they were named."""
+    if not outcome.answers:
+        return ""
+    pairs = zip(ids, outcome.answers, strict=True)
+    named = [str(job_id) for job_id, found in pairs if found.value == answer]
+    return f" ({'jobs' if len(named) > 1 else 'job'} {', '.join(named)})"

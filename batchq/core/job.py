@@ -144,6 +144,9 @@ class ErrorLine(msgspec.Struct, frozen=True, gc=False):
     message: str
     traceback: str = ""
 
+    def __str__(self) -> str:
+        return self.message if self.kind == "text" else f"{self.kind}: {self.message}"
+
 
 class Settlement(msgspec.Struct, frozen=True, gc=False):
     """What became of one attempt.

@@ -39,13 +39,13 @@ def states(folder: Path) -> list[str]:
 
 
 def test_jobs_are_cancelled_by_number_or_by_what_they_are(batchq: Run, tmp_path: Path) -> None:
-    done = batchq("job", "cancel", "1", "2", "3", "99", *URL, "--reason", "spring")
+    done = batchq("job", "cancel", "1", "2", "3", "99", "77", *URL, "--reason", "spring")
     assert done.returncode == 0
     assert done.stdout.splitlines() == [
         "1 cancelled",
-        "1 asked to stop: they run, and their workers will hear of it",
-        "1 refused: a job in their state can't",
-        "1 unknown: there are no such jobs",
+        "1 asked to stop: they run, and their workers will hear of it (job 2)",
+        "1 refused: a job in their state can't (job 1)",
+        "2 unknown: there are no such jobs (jobs 99, 77)",
     ]
     done = batchq("job", "cancel", "--status", "pending", "--queue", "mail", "--json", *URL)
     assert json.loads(done.stdout) == {"counts": {"done": 2}, "answers": []}
@@ -62,7 +62,9 @@ def test_failed_jobs_are_retried(batchq: Run, tmp_path: Path) -> None:
     assert states(tmp_path)[0] == JobState.PENDING.value
     done = batchq("job", "retry", "2", *URL)
     assert done.returncode == 1
-    assert done.stdout.startswith("1 refused")
+    assert done.stdout == "1 refused: a job in their state can't (job 2)\n"
+    done = batchq("job", "retry", "2", "2", *URL)
+    assert done.stdout == "2 refused: a job in their state can't (jobs 2, 2)\n"
 
 
 @pytest.mark.parametrize("words", [(), ("1", "--status", "failed")])
