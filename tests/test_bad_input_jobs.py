@@ -333,6 +333,24 @@ async def test_a_row_in_no_known_state_or_without_a_due_time_holds_up_no_other(
         await manager.jobs()
 
 
+async def test_a_spoiled_row_keeps_no_order_from_the_others(
+    manager: QueueManager, path: Path
+) -> None:
+    @manager.handler
+    async def one(number: int) -> None: ...
+
+    for number in range(4):
+        await one.enqueue(number)
+    raw(path, "UPDATE batchq_jobs SET state = 'bogus' WHERE id IN (1, 4)")
+    assert (await manager.cancel(JobFilter(handler="one"))).done == 2
+    assert (await manager.retry(JobFilter(handler="one"))).done == 2
+    assert (await manager.cancel([1, 2, 3])).done == 2
+    assert await manager.clean(grace=0) == 2
+    raw(path, "UPDATE batchq_jobs SET state = 'pending', tags = '7' WHERE id = 1")
+    with pytest.raises(StoreError, match="job 1 can't be read"):
+        await manager.get(1)
+
+
 async def test_jobs_of_a_handler_that_is_gone_wait_and_hold_nobody_up(
     manager: QueueManager, path: Path
 ) -> None:

@@ -24,6 +24,7 @@ from batchq.core.record import JobFilter
 from batchq.errors import StoreError, StoreFull, Unsupported
 from batchq.stores.sqlite import SqliteStore, version
 from batchq.stores.sqlite import backup as backup_module
+from batchq.stores.sqlite.look import schema_of
 from batchq.stores.upkeep import Upkeep
 from batchq.testing.conformance.kit import claim_ids, enqueue, job
 
@@ -95,6 +96,18 @@ def test_a_copy_that_fails_leaves_nothing(
     assert {file.name for file in path.parent.iterdir()} == before
 
 
+def test_a_copy_whose_source_can_not_be_opened_says_so(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: str) -> sqlite3.Connection:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(backup_module, "read_only", fails)
+    with pytest.raises(StoreError, match="disk I/O error"):
+        store.backup(path.parent / "copy.db")
+    assert not (path.parent / "copy.db").exists()
+
+
 async def test_a_manager_copies_its_store(tmp_path: Path) -> None:
     manager = QueueManager(f"sqlite:///{tmp_path / 'jobs.db'}")
 
@@ -150,6 +163,21 @@ def test_a_file_that_is_corrupt_is_found_broken(path: Path) -> None:
         [content] = [finding for finding in store.examine() if finding.name == "content"]
     assert (content.ok, content.harmless) == (False, False)
     assert "corrupt" in content.text
+
+
+def test_a_disk_that_fails_says_nothing_of_whose_file_it_is(store: SqliteStore, path: Path) -> None:
+    class Failing(sqlite3.Connection):
+        def execute(self, sql: str, *words: object) -> sqlite3.Cursor:
+            if "'schema'" in sql:
+                raise sqlite3.OperationalError("disk I/O error")
+            return super().execute(sql, *words)  # type: ignore[arg-type]
+
+    store.counts()
+    with (
+        closing(sqlite3.connect(path, factory=Failing)) as connection,
+        pytest.raises(sqlite3.OperationalError, match="disk"),
+    ):
+        schema_of(connection, str(path))
 
 
 # ---- The SQLite at hand

@@ -275,7 +275,7 @@ def _record(row: tuple[Any, ...]) -> JobRecord:
     fields = dict(zip(JobRecord.__struct_fields__, row, strict=True))
     try:
         return _read(fields)
-    except (ValueError, msgspec.DecodeError) as error:
+    except (TypeError, ValueError, msgspec.DecodeError) as error:
         raise StoreError(
             f"job {fields['id']} can't be read: {error}; its row was not written by batchq"
         ) from error

@@ -51,14 +51,14 @@ def back_up(path: str, destination: Path) -> None:
 def _copy(path: str, name: str) -> None:
     # A connection of its own: VACUUM stands in no transaction. It reads the store as it is
     # at one moment, and keeps nobody from writing.
-    with at_work(), closing(read_only(path)) as connection:
-        try:
+    try:
+        with at_work(), closing(read_only(path)) as connection:
             connection.execute("VACUUM INTO ?", (name,))
-        except sqlite3.Error as error:
-            found = store_error(error, path)
-            if isinstance(found, StoreBroken):  # perhaps it is only where the copy goes
-                found = StoreError(f"cannot copy {path}: {error}")
-            raise found from error
+    except (sqlite3.Error, MemoryError) as error:
+        found = store_error(error, path)
+        if isinstance(found, StoreBroken):  # perhaps it is only where the copy goes
+            found = StoreError(f"cannot copy {path}: {error}")
+        raise found from error
 
 
 def _make_sure(path: Path) -> None:

@@ -56,5 +56,5 @@ class Step:
         return Cleaned(len(gone), rows[-1].id if more else None)
 
     def _is_over(self, row: Row, now: float) -> bool:
-        wanted = self.queue is None or row.queue == self.queue
+        wanted = row.known and (self.queue is None or row.queue == self.queue)
         return wanted and row.ended_before(self.retention, now) and row.may_go(now)

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from batchq import __version__
 from batchq.errors import NotAStore, OptionError, StoreError, StoreTooNew
-from batchq.stores.sqlite.trouble import is_busy, os_trouble
+from batchq.stores.sqlite.trouble import os_trouble
 
 __all__ = ["SCHEMA", "look", "read_only", "resolved", "schema_of"]
 
@@ -35,6 +35,7 @@ _TABLES: Final = {
 }
 _SMALLEST: Final = 512  # a page, at least [bytes]
 _NAMES: Final = "SELECT name FROM sqlite_master WHERE name LIKE 'batchq^_%' ESCAPE '^'"
+_MISSING: Final = ("no such column", "no such table")
 _SCHEMA: Final = "SELECT value FROM batchq_meta WHERE name = 'schema'"
 
 
@@ -136,7 +137,7 @@ def _number(connection: sqlite3.Connection) -> int | None:
     try:
         row = connection.execute(_SCHEMA).fetchone()
     except sqlite3.OperationalError as error:
-        if is_busy(error):
-            raise
-        return None  # it has no such columns
+        if not str(error).startswith(_MISSING):
+            raise  # others hold it, or the disk fails: that says nothing of whose it is
+        return None
     return row[0] if row is not None and isinstance(row[0], int) else None

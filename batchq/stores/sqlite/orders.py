@@ -187,7 +187,8 @@ class Orders:
             else:
                 ids = list(selection)
             known = as_json([id_ for id_ in ids if admin.is_id(id_)])
-            rows = {row[0]: Row(*row) for row in connection.execute(_FIND, {"ids": known})}
+            found = [Row(*row) for row in connection.execute(_FIND, {"ids": known})]
+            rows = {row.id: row for row in found if row.known}
             answers = decide(_Task(connection, rows, ids, counting))
             write_counts(connection, counting)
         return Changed(ids, answers, following)

@@ -17,6 +17,7 @@ ROW: Final = """
       FROM batchq_jobs
 """
 IDS: Final = "WHERE id IN (SELECT value FROM json_each(:ids))"
+_STATES: Final = frozenset(state.value for state in JobState)
 _FORGET: Final = f"DELETE FROM batchq_jobs {IDS}"  # noqa: S608 - constants
 _FORGET_ERRORS: Final = "DELETE FROM batchq_errors WHERE job IN (SELECT value FROM json_each(:ids))"
 _FORGET_NOTES: Final = "DELETE FROM batchq_notes WHERE job IN (SELECT value FROM json_each(:ids))"
@@ -34,6 +35,11 @@ class Row(NamedTuple):
     key: str | None
     key_until: float | None
     holds_key: int | None
+
+    @property
+    def known(self) -> bool:
+        """Whether batchq may have written it: no order touches a row in a state of no meaning."""
+        return self.name in _STATES
 
     @property
     def state(self) -> JobState:
