@@ -73,6 +73,22 @@ def test_what_was_asked_to_stop_never_waits_again(store: Store, verdict: Verdict
     assert claim(store).jobs == []
 
 
+@pytest.mark.parametrize("verdict", [Verdict.OK, Verdict.RETRY])
+def test_what_runs_again_is_not_asked_to_stop_any_more(
+    store: Store, clock: HandClock, verdict: Verdict
+) -> None:
+    """T14: the flag goes, so neither a settlement nor a lost lease ends it."""
+    enqueue(store, job())
+    receipt = claim_one(store)
+    store.cancel([1], "late")
+    settle_one(store, receipt, verdict, error=BOOM, reason=None)
+    assert list(store.retry([1]).answers) == [DONE]
+    assert read(store, 1).cancel is None
+    assert list(extend(store, claim_one(store))) == [Extended.OK]
+    clock.now += LEASE
+    assert claim_ids(store) == [1]
+
+
 def test_what_was_asked_to_stop_and_lost_its_worker_is_cancelled_by_the_next_claim(
     store: Store, clock: HandClock
 ) -> None:
