@@ -96,6 +96,8 @@ class Admin:
             reason: why, in one word; it is kept with the job.
 
         Raises:
+            TypeError: what is to be cancelled is neither an id nor a handle.
+            OptionError: the reason is empty, or can't be printed.
             StoreError: it was not done; of a filter's jobs, not to the end.
         """
         return await self._drive(self._cancel(jobs, reason))
@@ -224,6 +226,10 @@ class Admin:
     # ---- Orders, step by step: each yields what to do to the store, and gets the answer.
 
     def _cancel(self, jobs: Jobs, reason: str) -> _Steps[Outcome]:
+        said: object = reason
+        if not isinstance(said, str) or not said or not said.isprintable():
+            raise OptionError(f"reason must be a text that can be printed, got {reason!r}")
+
         def order(store: Store, *, which: Sequence[int] | JobFilter, after: int) -> Changed:
             return store.cancel(which, reason, after=after)
 
@@ -329,8 +335,12 @@ def _portions(jobs: Jobs) -> Iterator[Sequence[int] | JobFilter]:
         yield portion
 
 
-def _id_of(job: int | JobHandle[Any]) -> int:
-    return job.id if isinstance(job, JobHandle) else job
+def _id_of(job: object) -> int:
+    if isinstance(job, JobHandle):
+        return job.id
+    if not isinstance(job, int) or isinstance(job, bool):
+        raise TypeError(f"a job is named by its id or its handle, got {job!r}")
+    return job
 
 
 def _one(store: Store, job_id: int) -> JobRecord:

@@ -151,6 +151,26 @@ async def test_nonsense_is_refused(store: MemoryStore, autojump_clock: MockClock
         await manager.clean(grace=-1)
 
 
+async def test_what_names_no_job_and_what_says_no_reason_is_refused(
+    store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    manager = QueueManager(store)
+
+    @manager.handler
+    async def send() -> None: ...
+
+    await send.enqueue()
+    for wrong in (True, "x", [1.0], [None]):
+        with pytest.raises(TypeError, match="named by its id or its handle"):
+            await manager.cancel(wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="named by its id or its handle"):
+        await manager.get("1")  # type: ignore[arg-type]
+    for reason in (None, "", "a\x1b[31m"):
+        with pytest.raises(OptionError, match="reason must be a text"):
+            await manager.cancel(1, reason)  # type: ignore[arg-type]
+    assert (await manager.get(1)).state is JobState.PENDING
+
+
 def test_each_order_has_a_twin_without_an_event_loop(tmp_path: Path) -> None:
     manager = a_manager(f"sqlite:///{tmp_path}/jobs.db")
     job = manager.add_job_sync("work", {"number": 1})

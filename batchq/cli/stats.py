@@ -64,6 +64,7 @@ def _report(store: Store) -> dict[str, Any]:
                 "worker": worker.worker,
                 "commits": worker.commits,
                 "batches": worker.batches,
+                "lost": worker.beat.lost if worker.beat is not None else 0,
                 "seen_ago": round(max(0.0, now - worker.seen_at), 3),
             }
             for worker in store.workers()
@@ -96,10 +97,10 @@ def _for_people(report: dict[str, Any]) -> str:
     )
     if workers:
         rows = [
-            [row["worker"], row["commits"], row["batches"], when(-row["seen_ago"])]
+            [row["worker"], row["commits"], row["batches"], row["lost"], when(-row["seen_ago"])]
             for row in workers[:_WORKERS]
         ]
-        lines += ["", table(["worker", "commits", "batches", "last commit"], rows)]
+        lines += ["", table(["worker", "commits", "batches", "lost", "last commit"], rows)]
     if len(workers) > _WORKERS:
         lines.append(f"and {len(workers) - _WORKERS} more (--json has them all)")
     return "\n".join(lines)

@@ -14,6 +14,7 @@ import pytest
 from batchq.cli.orders import STATUSES
 from batchq.core.job import Group, NewJob
 from batchq.core.lifecycle import JobState
+from batchq.core.record import Beat
 from batchq.stores.url import open_store
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -77,6 +78,20 @@ def test_stats_counts_every_job_however_many(batchq: Run, tmp_path: Path) -> Non
     [queue] = json.loads(batchq("stats", "--json", BATCHQ_URL="sqlite:///jobs.db").stdout)["queues"]
     assert (queue["pending"], queue["scheduled"]) == (count + 1, count)
     assert queue["retrying"] == queue["stalled"] == queue["completed"] == 0
+
+
+def test_stats_tell_what_workers_have_lost(batchq: Run, tmp_path: Path) -> None:
+    with closing(open_store(f"sqlite:///{tmp_path / 'jobs.db'}")) as store:
+        beat = Beat(worker="w1", host="h", pid=1, version="1", queues={}, handlers=(), lost=7)
+        store.beat(beat)
+        store.commit(Group(enqueue=[NewJob(queue="q", handler="h", payload=b"{}")]))
+    [worker] = json.loads(batchq("stats", "--json", BATCHQ_URL="sqlite:///jobs.db").stdout)[
+        "workers"
+    ]
+    assert worker["lost"] == 7
+    shown = batchq("stats", BATCHQ_URL="sqlite:///jobs.db").stdout.splitlines()
+    [head] = [line for line in shown if "last commit" in line]
+    assert head.split() == ["worker", "commits", "batches", "lost", "last", "commit"]
 
 
 def test_the_statuses_on_offer_are_those_there_are() -> None:
