@@ -305,7 +305,10 @@ class JobError(BatchqError):
 
 
 class PayloadError(JobError, ValueError):
-    """A payload does not encode, does not decode or does not fit its type; says where."""
+    """A payload does not encode, does not decode or does not fit its type; says where.
+
+    It is refused, too, where it is larger than 1 MiB or nested more than 500 levels deep.
+    """
 
 
 class LeaseLost(JobError):

@@ -26,6 +26,7 @@ from batchq import (
     StoreError,
     UnknownHandler,
 )
+from batchq.core.depth import MAX_DEPTH
 from batchq.core.record import JobFilter, JobRecord
 from batchq.stores.base import Store
 from tests.stores.sqlite_kit import forked, raw, succeeded
@@ -89,6 +90,7 @@ def endless() -> Any:  # noqa: ANN401 - no type could name it
 
 REFUSED: Final[dict[str, Callable[[], object]]] = {
     "nested 100,000 deep": lambda: nested(100_000),
+    "nested deeper than workers are sure to read": lambda: nested(MAX_DEPTH),
     "holds itself": endless,
     "NaN": lambda: float("nan"),
     "an infinity, deep inside": lambda: {"a": [1.0, {"b": float("-inf")}]},
@@ -128,7 +130,7 @@ def test_a_payload_that_can_not_be_kept_is_refused_before_anything_is_stored(
 
 KEPT: Final[dict[str, Callable[[], object]]] = {
     "a MiB": lambda: "x" * (MIB - 2),
-    "nested 500 deep": lambda: nested(500),
+    "nested as deep as may be": lambda: nested(MAX_DEPTH - 1),
     "10**30": lambda: 10**30,
     "-2**63 - 1": lambda: -(2**63) - 1,
     "a tiny number": lambda: 5e-324,
@@ -158,6 +160,24 @@ async def test_an_odd_payload_arrives_as_it_was(manager: QueueManager) -> None:
     found = rows(manager)
     assert [json.loads(row.value or b"null") for row in found] == [make() for make in KEPT.values()]
     assert {row.state for row in found} == {JobState.COMPLETED}
+
+
+async def test_what_was_taken_is_read_by_a_worker_that_was_started_deep_in_a_program(
+    manager: QueueManager,
+) -> None:
+    @manager.handler
+    async def one(item: object) -> object:
+        return item
+
+    def calls_below(calls: int) -> None:
+        if calls:
+            calls_below(calls - 1)
+        else:
+            trio.run(work_off, manager)
+
+    job = await one.enqueue(nested(MAX_DEPTH - 2))
+    await trio.to_thread.run_sync(calls_below, 300)
+    assert await job.result() == nested(MAX_DEPTH - 2)
 
 
 async def test_one_bad_payload_takes_none_of_its_chunk_along_and_says_what_was_stored(

@@ -30,6 +30,7 @@ from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hi
 import attrs
 import msgspec
 
+from batchq.core.depth import MAX_DEPTH, depth
 from batchq.core.finite import not_finite
 from batchq.core.job import Job
 from batchq.core.result import Result
@@ -135,14 +136,15 @@ class Signature:
         """Return a payload as it is stored, checked.
 
         Raises:
-            PayloadError: it cannot be JSON, is larger than `MAX_PAYLOAD`, or is not what
-                the handler takes; the message says where.
+            PayloadError: it cannot be JSON, is larger than `MAX_PAYLOAD` or nested deeper
+                than `MAX_DEPTH`, or is not what the handler takes; the message says where.
         """
         decode = self._decode
         what = "cannot take this payload"
         try:  # as _written and _tried, without their calls: it is done for every job
             content = _encode(payload)
-            if len(content) > MAX_PAYLOAD or b"null" in content:
+            # So few bytes can't be nested too deep.
+            if len(content) > 2 * MAX_DEPTH or b"null" in content:
                 self._look_at(content, payload, what)
             decode(content)
         except PayloadError:
@@ -167,7 +169,8 @@ class Signature:
         """Return a result's value as it is stored; None stays None.
 
         Raises:
-            PayloadError: it cannot be JSON, or is larger than `MAX_PAYLOAD`.
+            PayloadError: it cannot be JSON, is larger than `MAX_PAYLOAD` or nested deeper
+                than `MAX_DEPTH`.
         """
         return None if value is None else self._written(value, "returned what cannot be kept")
 
@@ -194,6 +197,11 @@ class Signature:
                 f"{self.handler} {what}: it is {len(content)} bytes of JSON;"
                 f" at most {MAX_PAYLOAD} are stored"
             )
+        if (levels := depth(content)) > MAX_DEPTH:
+            raise PayloadError(
+                f"{self.handler} {what}: it is nested {levels} deep; at most {MAX_DEPTH} levels"
+                " are stored"
+            )
         # msgspec writes NaN and inf as null, which may well be legal in their place.
         if b"null" in content and (path := not_finite(value)) is not None:
             raise PayloadError(
@@ -209,6 +217,11 @@ class Signature:
     def _refused(self, error: Exception, what: str) -> PayloadError:
         # A type's own checks (__post_init__, validators) are the user's code, and may
         # raise anything.
+        if isinstance(error, RecursionError):
+            return PayloadError(
+                f"{self.handler} {what}: it is nested deeper than Python can go from here"
+                f" ({error}); at most {MAX_DEPTH} levels are stored"
+            )
         said = traceback.TracebackException(type(error), error, None)
         return PayloadError(f"{self.handler} {what}: {said}")
 

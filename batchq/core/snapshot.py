@@ -18,6 +18,7 @@ import attrs
 import msgspec
 from msgspec.structs import replace
 
+from batchq.core.depth import MAX_DEPTH, depth
 from batchq.core.finite import not_finite
 from batchq.core.retry import said
 
@@ -223,6 +224,8 @@ def read(
 def _record(entry: Saved[Any], offset: float) -> bytes:
     labels = {name: _label(getattr(entry, name)) for name in ("partition", "key")}
     record = _encode(replace(_moved(entry, offset), **labels))
+    if (levels := depth(record)) > MAX_DEPTH:
+        raise ValueError(f"its record is nested {levels} deep; at most {MAX_DEPTH} are saved")
     if b"null" in record and (path := not_finite(entry.item)) is not None:
         raise ValueError(f"JSON has no NaN and no infinity - at `{path}`")
     return record

@@ -19,6 +19,7 @@ import msgspec
 import pytest
 from hypothesis import example, given
 
+from batchq.core.depth import MAX_DEPTH
 from batchq.core.job import Job
 from batchq.core.payload import MAX_PAYLOAD, Signature
 from batchq.core.result import Result
@@ -46,6 +47,13 @@ class Tagged(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 class Parcel:
     to: str
     weight: Decimal
+
+
+class Tree(msgspec.Struct):
+    branch: Tree | None = None
+
+    def __post_init__(self) -> None:
+        repr(0)  # a check of a type's own is a call more
 
 
 @attrs.define
@@ -503,6 +511,13 @@ def nested(depth: int) -> object:
     return value
 
 
+def nested_tree(depth: int) -> Tree:
+    value = Tree()
+    for _ in range(depth - 1):
+        value = Tree(value)
+    return value
+
+
 def endless() -> object:
     value: list[object] = []
     value.append(value)
@@ -548,6 +563,56 @@ def test_a_payload_of_one_mebibyte_is_taken_and_one_byte_more_is_not() -> None:
     assert signature.encode_value(text) is not None
     with pytest.raises(PayloadError, match="1048577 bytes of JSON"):
         signature.encode_value(text + "x")
+
+
+def test_a_payload_of_the_most_levels_is_taken_and_one_level_more_is_not() -> None:
+    signature = handler(Any)
+    deepest = signature.encode(nested(MAX_DEPTH - 1))
+    assert signature.decode(deepest) == nested(MAX_DEPTH - 1)
+    said = "it is nested 501 deep; at most 500 levels are stored"
+    assert said in refusal(signature, nested(MAX_DEPTH))
+    assert said in refusal(signature, {"of": {"kinds": nested(MAX_DEPTH - 2)}})
+    assert said in refusal(signature, nested_tree(MAX_DEPTH + 1))
+    assert signature.encode_value(nested(MAX_DEPTH - 1)) == deepest
+    with pytest.raises(PayloadError, match=f"^run returned what cannot be kept: {said}"):
+        signature.encode_value(nested(MAX_DEPTH))
+
+
+def test_a_plain_handlers_arguments_are_one_level() -> None:
+    def run(item: Any) -> None: ...
+
+    signature = Signature.of_call(run, handler="run")
+    signature.encode({"item": nested(MAX_DEPTH - 2)})
+    assert "nested 501 deep" in refusal(signature, {"item": nested(MAX_DEPTH - 1)})
+
+
+def test_many_brackets_that_are_not_within_each_other_are_not_deep() -> None:
+    payloads: list[object] = [
+        [[]] * (2 * MAX_DEPTH),
+        "[" * (2 * MAX_DEPTH),
+        ["[{\\", '"[' * MAX_DEPTH, '\\"[[', "\\" * MAX_DEPTH, {"[[\\": "{" * MAX_DEPTH}],
+    ]
+    for payload in payloads:
+        handler(Any).encode(payload)
+
+
+def test_what_was_taken_deep_in_a_call_stack_or_not_is_read_deep_in_one() -> None:
+    """Of Python's 1,000 calls the limit leaves enough to whoever calls."""
+
+    def calls_below(calls: int) -> object:
+        if calls:
+            return calls_below(calls - 1)
+        return signature.decode(signature.encode(nested_tree(MAX_DEPTH)))
+
+    signature = handler(Tree)
+    assert calls_below(0) == calls_below(300)
+
+
+def test_what_the_stack_has_no_room_for_is_refused_and_not_stored_unread() -> None:
+    def calls_below(calls: int) -> str:
+        return calls_below(calls - 1) if calls else refusal(handler(Any), nested(MAX_DEPTH - 1))
+
+    assert "deeper than Python can go from here" in calls_below(700)
 
 
 def test_size_is_counted_in_bytes_and_not_in_characters() -> None:

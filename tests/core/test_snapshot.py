@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from hypothesis import example, given
 
+from batchq.core.depth import MAX_DEPTH
 from batchq.core.snapshot import SCHEMA, Saved, read, write
 
 WALL = 1_767_225_600.0  # binary holds it, and eighths of seconds beside it
@@ -90,6 +91,15 @@ def test_an_item_that_json_has_not_is_named_and_the_others_are_saved() -> None:
     assert reasons[0].startswith("entry 2, an item of type object: ")
     assert reasons[1] == "entry 3, an item of type float: JSON has no NaN and no infinity - at `$`"
     assert reasons[2].endswith("at `$.a[0]`")
+
+
+def test_an_item_that_is_too_deep_to_be_sure_to_come_back_is_refused() -> None:
+    deepest: list[Any] = []
+    for _ in range(MAX_DEPTH - 2):  # and its entry is one level
+        deepest = [deepest]
+    written = write([saved(1, deepest), saved(2, [deepest])], offset=WALL)
+    assert [entry.item for entry in back(written.records).entries] == [deepest]
+    assert written.refused[0].reason.endswith("is nested 501 deep; at most 500 are saved")
 
 
 def test_items_come_back_as_their_type() -> None:
