@@ -19,9 +19,9 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 import trio
 
 from batchq.bridge import forbid_event_loop, in_trio, run_blocking
+from batchq.core.checks import checked_wait
 from batchq.core.job_options import check_name
 from batchq.core.lifecycle import USER, JobState
-from batchq.core.numbers import is_wait
 from batchq.core.record import (
     EVERY_JOB,
     Changed,
@@ -253,9 +253,7 @@ class Admin:
             self._on_news()
 
     def _clean(self, grace: float, queue: str | None, states: Iterable[JobState]) -> _Steps[int]:
-        if not is_wait(grace):
-            raise OptionError(f"grace must be a finite number of seconds from 0, got {grace!r}")
-        retention = dict.fromkeys(states, float(grace))
+        retention = dict.fromkeys(states, checked_wait("grace", grace))
         deleted, after = 0, 0
         while True:
             cleaned: Cleaned = yield partial(_step, retention=retention, queue=queue, after=after)

@@ -43,8 +43,8 @@ the standard library stands only where callers catch that one already.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from typing import Final
 
 __all__ = [
     "BatchTimeout",
@@ -86,6 +86,8 @@ __all__ = [
     "UnknownJob",
     "Unsupported",
 ]
+
+_LONGEST_WAIT: Final = 3_155_760_000  # as batchq.core.numbers has it [s]
 
 
 class BatchqError(Exception):
@@ -260,9 +262,10 @@ class Throttled(ProcessorError):
         # As for every wait; written out, for what names all errors imports nothing.
         given: object = retry_after
         number = isinstance(given, int | float) and not isinstance(given, bool)
-        if not number or not 0 <= retry_after < math.inf:
+        if not number or not 0 <= retry_after <= _LONGEST_WAIT:
             raise OptionError(
-                f"retry_after must be a number of seconds from 0, and finite, got {retry_after!r}"
+                f"retry_after must be a number of seconds from 0 to {_LONGEST_WAIT} (100 years),"
+                f" got {retry_after!r}"
             )
         super().__init__(f"{message}: again in {retry_after:g} s")
         self.retry_after = retry_after

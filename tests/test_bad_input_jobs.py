@@ -27,6 +27,7 @@ from batchq import (
     UnknownHandler,
 )
 from batchq.core.depth import MAX_DEPTH
+from batchq.core.numbers import LONGEST_WAIT
 from batchq.core.record import JobFilter, JobRecord
 from batchq.stores.base import Store
 from tests.stores.sqlite_kit import forked, raw, succeeded
@@ -279,6 +280,10 @@ def test_a_hostile_name_is_refused_everywhere(manager: QueueManager, name: str) 
         {"delay": float("inf")},
         {"delay": -1},
         {"delay": 10**400},
+        {"delay": 1e308},
+        {"delay": 3_155_760_001},
+        {"expires": 0},
+        {"expires": 1e308},
     ],
     ids=str,
 )
@@ -300,7 +305,9 @@ def test_the_largest_numbers_that_are_taken_can_be_stored(manager: QueueManager)
     async def one(number: int) -> None: ...
 
     one.enqueue_sync(1)
-    one.using(delay=1e300, priority=9, max_retries=2**31 - 1).enqueue_sync(2)
+    one.using(
+        delay=LONGEST_WAIT, expires=LONGEST_WAIT, priority=9, max_retries=2**31 - 1
+    ).enqueue_sync(2)
     assert [row.max_attempts for row in rows(manager)] == [2**31, 2**31]
 
 

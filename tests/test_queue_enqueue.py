@@ -102,7 +102,7 @@ async def test_a_priority_that_is_none_is_refused_and_nothing_clamped(
 @pytest.mark.parametrize("delay", [-1, float("nan"), float("inf")])
 async def test_a_delay_that_is_none_is_refused(delay: float, autojump_clock: Clock) -> None:
     async with batched(echo) as queue:
-        with pytest.raises(OptionError, match=r"delay must be a finite number .* from 0, got"):
+        with pytest.raises(OptionError, match=r"delay must be a number .* from 0 to"):
             await queue.enqueue("a", delay=delay)
         assert queue.stats().enqueued == 0
 

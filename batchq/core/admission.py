@@ -16,8 +16,8 @@ from typing import Any, Generic, TypeVar, Unpack
 
 from msgspec.structs import force_setattr
 
+from batchq.core.checks import checked_wait
 from batchq.core.entry import DROPPED, Entry, Owner
-from batchq.core.numbers import is_wait
 from batchq.core.options import DropPolicy, OrderOptions, RoomOptions, Special
 from batchq.core.producer import Intake, Producer
 from batchq.core.result import Result
@@ -31,7 +31,7 @@ from batchq.errors import (
     QueuePaused,
 )
 
-__all__ = ["Admission", "check_delay"]
+__all__ = ["Admission"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -101,7 +101,7 @@ class Admission(Generic[T, R]):
             raise self._bad_priority(priority)
         waiting = self._waiting
         if delay:
-            check_delay(delay)
+            checked_wait("delay", delay)
         if waiting.size >= self._gate and not self._make_room(priority):
             return None if self._policy is DropPolicy.BLOCK else self._drop(item, priority, now)
         if delay:
@@ -337,12 +337,6 @@ class Admission(Generic[T, R]):
             f"priority must be a whole number from 0 to {self._levels - 1}"
             f" (priority_levels={self._levels}), got {priority!r}"
         )
-
-
-def check_delay(delay: float) -> None:
-    """Refuse a delay that is no time that an item can wait."""
-    if not is_wait(delay):
-        raise OptionError(f"delay must be a finite number of seconds from 0, got {delay!r}")
 
 
 def _by_level_and_age(entry: Entry[Any, Any]) -> tuple[int, int]:

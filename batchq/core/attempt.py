@@ -20,7 +20,7 @@ from typing import Any, Final
 import attrs
 
 from batchq.core.job import ErrorLine, Receipt, Settlement, Verdict
-from batchq.core.numbers import is_wait
+from batchq.core.numbers import A_WAIT, is_wait
 from batchq.core.result import Result
 from batchq.core.retry import RetryPolicy, error_of, said
 from batchq.errors import ContractError, PayloadError
@@ -76,9 +76,7 @@ class Judge:
             return self._done(receipt, result)
         after = result.retry_after
         if after is not None and not is_wait(after):
-            wrong = ContractError(
-                f"a result's retry_after must be a finite number of seconds from 0, got {after!r}"
-            )
+            wrong = ContractError(f"a result's retry_after must be {A_WAIT}, got {after!r}")
             return self._failed(receipt, wrong, "contract")
         if result.success is None:
             verdict = Verdict.RELEASE if after is None else Verdict.SNOOZE

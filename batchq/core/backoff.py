@@ -8,7 +8,8 @@ from typing import Any
 
 import attrs
 
-from batchq.core.numbers import is_wait
+from batchq.core.checks import wait
+from batchq.core.numbers import A_WAIT, is_amount, is_wait
 from batchq.errors import OptionError
 
 __all__ = ["Backoff", "Jitter"]
@@ -40,10 +41,6 @@ def _schedule(value: Sequence[float] | None) -> tuple[float, ...] | None:
     return None if value is None else tuple(given) if isinstance(given, list | tuple) else given
 
 
-def _is_finite(value: object, *, least: float) -> bool:
-    return is_wait(value) and least <= value
-
-
 @attrs.frozen(kw_only=True)
 class Backoff:
     """The delay before each retry.
@@ -63,26 +60,21 @@ class Backoff:
         OptionError: a value is out of its range.
     """
 
-    initial_delay: float = 1.0
+    initial_delay: float = attrs.field(default=1.0, validator=wait())
     multiplier: float = 2.0
-    max_delay: float = 60.0
+    max_delay: float = attrs.field(default=60.0, validator=wait())
     jitter: Jitter = attrs.field(default=Jitter.FULL, converter=_jitter)
     schedule: tuple[float, ...] | None = attrs.field(default=None, converter=_schedule)
 
     def __attrs_post_init__(self) -> None:
-        for name, least in (("initial_delay", 0), ("multiplier", 1), ("max_delay", 0)):
-            value = getattr(self, name)
-            if not _is_finite(value, least=least):
-                raise OptionError(f"{name} must be a finite number from {least}, got {value!r}")
+        if not is_amount(self.multiplier) or self.multiplier < 1:
+            raise OptionError(f"multiplier must be a finite number from 1, got {self.multiplier!r}")
         delays: Any = self.schedule
         if delays is not None and not (
-            isinstance(delays, tuple)
-            and delays
-            and all(_is_finite(delay, least=0) for delay in delays)
+            isinstance(delays, tuple) and delays and all(map(is_wait, delays))
         ):
             raise OptionError(
-                "schedule must be a list of one or more finite delays from 0 seconds,"
-                f" got {delays!r}"
+                f"schedule must be a list of one or more delays, each {A_WAIT}, got {delays!r}"
             )
 
     def delay(self, retry: int, *, draw: float) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from batchq.core.numbers import is_number
+from batchq.core.numbers import A_WAIT, LONGEST_WAIT, is_number, is_wait
 from batchq.errors import OptionError
 
 __all__ = [
@@ -18,12 +18,13 @@ __all__ = [
     "attribute_of",
     "check_async",
     "check_function",
-    "finite_seconds",
+    "checked_wait",
     "flag",
     "function",
     "inf_for_none",
     "quantity",
     "seconds",
+    "wait",
     "whole",
 ]
 
@@ -99,11 +100,33 @@ def quantity(wish: str, *, above: bool = False, or_none: bool = False) -> Valida
     return check
 
 
-def finite_seconds(owner: object, field: attrs.Attribute[Any], value: Any) -> None:  # noqa: ANN401 - unchecked
-    """Check a setting that is a time that ends [s, from 0]."""
-    seconds()(owner, field, value)
-    if value == math.inf:
-        raise OptionError(f"{field.name} must be a finite number of seconds, got {value!r}")
+def checked_wait(name: str, value: object, *, above: bool = False, or_none: bool = False) -> float:
+    """Read a time that one can wait [s].
+
+    Args:
+        name: what it is of, for the message.
+        value: what was given.
+        above: whether 0 is none.
+        or_none: whether None was allowed, too; it says so in the message only.
+
+    Raises:
+        OptionError: it is none.
+    """
+    if not is_wait(value) or (above and not value > 0):
+        reach = f"a number of seconds above 0, to {LONGEST_WAIT} (100 years)" if above else A_WAIT
+        end = ", or None" if or_none else ""
+        raise OptionError(f"{name} must be {reach}{end}, got {value!r}")
+    return float(value)
+
+
+def wait(*, above: bool = False, or_none: bool = False) -> Validator:
+    """Make an attrs validator for times that one can wait, from 0, or above 0 [s]."""
+
+    def check(_: object, field: attrs.Attribute[Any], value: object) -> None:
+        if value is not None or not or_none:
+            checked_wait(field.name, value, above=above, or_none=or_none)
+
+    return check
 
 
 def seconds(*, above: bool = False, or_none: bool = False) -> Validator:

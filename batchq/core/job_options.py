@@ -8,7 +8,7 @@ from typing import Any, Final
 import attrs
 
 from batchq.core.bisect import BisectMode, bisect_mode
-from batchq.core.numbers import is_wait
+from batchq.core.checks import wait, whole
 from batchq.errors import OptionError
 
 __all__ = ["JobQueueOptions", "check_name"]
@@ -28,26 +28,6 @@ def check_name(what: str, name: Any) -> str:  # noqa: ANN401 - users without a t
     if name.startswith(_RESERVED):
         raise OptionError(f"{what} may not begin with {_RESERVED!r}, got {name!r}")
     return name
-
-
-def _whole(minimum: int) -> Any:  # noqa: ANN401 - attrs' own type of a validator
-    def check(_: object, field: attrs.Attribute[Any], value: object) -> None:
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            raise OptionError(f"{field.name} must be a whole number from {minimum}, got {value!r}")
-
-    return check
-
-
-def _seconds(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    if not is_wait(value) or not value > 0:
-        raise OptionError(f"{field.name} must be a finite number of seconds above 0, got {value!r}")
-
-
-def _wait(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    if value is not None and not is_wait(value):
-        raise OptionError(
-            f"{field.name} must be a finite number of seconds from 0, or None, got {value!r}"
-        )
 
 
 @attrs.frozen(kw_only=True)
@@ -71,15 +51,13 @@ class JobQueueOptions:
     """
 
     name: str
-    concurrency: int = attrs.field(default=5, validator=_whole(1))
-    lease: float = attrs.field(default=30.0, validator=_seconds)
-    poll_interval: float = attrs.field(default=1.0, validator=_seconds)
-    prefetch: int = attrs.field(default=0, validator=_whole(0))
-    max_pending: int | None = attrs.field(
-        default=None, validator=attrs.validators.optional(_whole(1))
-    )
-    batch_size: int = attrs.field(default=1, validator=_whole(1))
-    flush_interval: float | None = attrs.field(default=0.0, validator=_wait)
+    concurrency: int = attrs.field(default=5, validator=whole(1))
+    lease: float = attrs.field(default=30.0, validator=wait(above=True))
+    poll_interval: float = attrs.field(default=1.0, validator=wait(above=True))
+    prefetch: int = attrs.field(default=0, validator=whole(0))
+    max_pending: int | None = attrs.field(default=None, validator=whole(1, or_none=True))
+    batch_size: int = attrs.field(default=1, validator=whole(1))
+    flush_interval: float | None = attrs.field(default=0.0, validator=wait(or_none=True))
     bisect: BisectMode = attrs.field(default=BisectMode.EXHAUSTED, converter=bisect_mode)
 
     @property

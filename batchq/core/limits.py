@@ -23,7 +23,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 import attrs
 
-from batchq.core.numbers import is_wait
+from batchq.core.numbers import is_amount
 from batchq.errors import OptionError
 
 __all__ = [
@@ -64,7 +64,7 @@ def _per(value: object) -> Per:
 
 def _check(name: str, value: object, *, least: float = 0.0) -> None:
     """Refuse what is no finite number from `least`; `least=0`: above 0."""
-    if not is_wait(value) or not value > 0 or value < least:
+    if not is_amount(value) or not value > 0 or value < least:
         bound = f"from {least:g}" if least else "above 0"
         raise OptionError(f"{name} must be a finite number {bound}, got {value!r}")
 

@@ -6,7 +6,10 @@ import math
 import sys
 from typing import Final, TypeGuard
 
-__all__ = ["is_number", "is_wait"]
+__all__ = ["A_WAIT", "LONGEST_WAIT", "is_amount", "is_number", "is_wait"]
+
+LONGEST_WAIT: Final = 3_155_760_000  # 100 years: so that no sum of times is out of reach [s]
+A_WAIT: Final = f"a number of seconds from 0 to {LONGEST_WAIT} (100 years)"
 
 # A whole number may be greater than any float, and yet is less than infinity.
 _GREATEST: Final = sys.float_info.max
@@ -21,6 +24,11 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, float)
 
 
-def is_wait(value: object) -> TypeGuard[float]:
-    """Whether it is a time that one can wait: finite, from 0 [s]."""
+def is_amount(value: object) -> TypeGuard[float]:
+    """Whether it is a finite number from 0."""
     return is_number(value) and 0 <= value < math.inf
+
+
+def is_wait(value: object) -> TypeGuard[float]:
+    """Whether it is a time that one can wait: from 0 to `LONGEST_WAIT` [s]."""
+    return is_number(value) and 0 <= value <= LONGEST_WAIT

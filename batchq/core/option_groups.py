@@ -16,12 +16,12 @@ from batchq.core.bisect import BisectMode, bisect_mode
 from batchq.core.checks import (
     Validator,
     check_function,
-    finite_seconds,
     flag,
     function,
     inf_for_none,
     quantity,
     seconds,
+    wait,
     whole,
 )
 from batchq.core.limits import RateLimit, limits_of
@@ -236,7 +236,7 @@ class PaceOptions:
     concurrency: int | AdaptiveConcurrency = attrs.field(
         default=1, validator=_or(AdaptiveConcurrency, whole(1))
     )
-    throttle: float = attrs.field(default=0.0, validator=finite_seconds)
+    throttle: float = attrs.field(default=0.0, validator=wait())
     rate_limit: tuple[RateLimit, ...] | None = attrs.field(default=None, converter=_rate_limit)
 
 

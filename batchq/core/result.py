@@ -11,8 +11,7 @@ from typing import Generic, TypeVar, final
 
 import msgspec
 
-from batchq.core.numbers import is_wait
-from batchq.errors import OptionError
+from batchq.core.checks import checked_wait
 
 __all__ = ["Result"]
 
@@ -60,7 +59,8 @@ class Result(msgspec.Struct, Generic[R], frozen=True):
     @classmethod
     def retry(cls, error: object = None, *, after: float | None = None) -> Result[R]:
         """Failed, to be tried again, no sooner than in `after` [s], while attempts remain."""
-        after = _seconds("after", after)
+        if after is not None:
+            checked_wait("after", after)
         return cls(success=False, error=error, retryable=True, retry_after=after)
 
     @classmethod
@@ -71,10 +71,4 @@ class Result(msgspec.Struct, Generic[R], frozen=True):
     @classmethod
     def snooze(cls, delay: float) -> Result[R]:
         """Not now: again in `delay` [s]; no attempt is spent."""
-        return cls(success=None, retry_after=_seconds("delay", delay))
-
-
-def _seconds(name: str, value: float | None) -> float | None:
-    if value is not None and not is_wait(value):
-        raise OptionError(f"{name} must be a finite number of seconds from 0, got {value!r}")
-    return value
+        return cls(success=None, retry_after=checked_wait("delay", delay))

@@ -6,9 +6,8 @@ from typing import Any, Final
 
 import attrs
 
+from batchq.core.checks import checked_wait
 from batchq.core.lifecycle import JobState
-from batchq.core.numbers import is_wait
-from batchq.errors import OptionError
 
 __all__ = ["Retention"]
 
@@ -16,11 +15,8 @@ _DAY: Final = 86_400.0
 
 
 def _seconds(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    if value is not None and not is_wait(value):
-        raise OptionError(
-            f"retention: {field.name} must be a finite number of seconds from 0, or None, got"
-            f" {value!r}"
-        )
+    if value is not None:
+        checked_wait(f"retention: {field.name}", value, or_none=True)
 
 
 @attrs.frozen(kw_only=True)

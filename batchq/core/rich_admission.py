@@ -12,7 +12,8 @@ from typing import Any, TypeVar, Unpack
 
 from msgspec.structs import force_setattr
 
-from batchq.core.admission import Admission, check_delay
+from batchq.core.admission import Admission
+from batchq.core.checks import checked_wait
 from batchq.core.coalescing import Coalescing
 from batchq.core.entry import DROPPED, Entry, More
 from batchq.core.news import News
@@ -78,7 +79,7 @@ class RichAdmission(Admission[T, R]):
         """
         if isinstance(item, Offer):
             return self._enter(item, now)
-        check_delay(delay)
+        checked_wait("delay", delay)
         return self._enter(self.appraiser.offer(item, priority, delay=delay, **call), now)
 
     def prepare(
@@ -90,7 +91,7 @@ class RichAdmission(Admission[T, R]):
         **call: Unpack[Special],
     ) -> Sequence[Any]:
         """Ask the user's functions for all items, before any of them is admitted."""
-        check_delay(delay)
+        checked_wait("delay", delay)
         return [self.appraiser.offer(item, priority, delay=delay, **call) for item in items]
 
     def enqueue_many(

@@ -25,7 +25,7 @@ from batchq.core.entry import (
     EntryStatus,
 )
 from batchq.core.news import News
-from batchq.core.numbers import is_wait
+from batchq.core.numbers import A_WAIT, is_wait
 from batchq.core.result import Result
 from batchq.core.retry import RetryPolicy, error_of, said
 from batchq.errors import ContractError, EntryCancelled, Expired
@@ -245,4 +245,4 @@ class Settling:
 
 
 _NEVER: Final = float("-inf")  # not an instant that anything could come again at
-_BAD_WAIT: Final = "retry_after must be a finite number of seconds from 0, got {!r}"
+_BAD_WAIT: Final = f"retry_after must be {A_WAIT}, got {{!r}}"

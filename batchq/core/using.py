@@ -7,8 +7,8 @@ from typing import Any, Final, TypedDict, Unpack
 
 import attrs
 
+from batchq.core.checks import checked_wait
 from batchq.core.job import PRIORITIES, PRIORITY_LEVELS
-from batchq.core.numbers import is_wait
 from batchq.core.retry import checked_retries
 from batchq.errors import OptionError
 
@@ -36,15 +36,11 @@ def priority_level(value: Any) -> int:  # noqa: ANN401 - users without a type ch
 
 
 def _delay(value: Any) -> float:  # noqa: ANN401 - as above
-    if not is_wait(value):
-        raise OptionError(f"delay must be a finite number of seconds from 0, got {value!r}")
-    return float(value)
+    return checked_wait("delay", value)
 
 
 def _expires(value: Any) -> float:  # noqa: ANN401 - as above
-    if not is_wait(value) or not value > 0:
-        raise OptionError(f"expires must be a finite number of seconds above 0, got {value!r}")
-    return float(value)
+    return checked_wait("expires", value, above=True)
 
 
 def _text(what: str, value: Any, most: int) -> str:  # noqa: ANN401 - as above
@@ -73,7 +69,7 @@ class UsingOptions(TypedDict, total=False):
     """What may be said of the jobs to come; None leaves it to the handler.
 
     Attributes:
-        delay: a job may not start before so long from now [s].
+        delay: a job may not start before so long from now [s, at most 100 years].
         priority: its level [0 highest .. 9], or urgent, high, medium, low.
         max_retries: attempts after the first, at most.
         key: a text of at most 255 characters that one job of the handler has at a time,

@@ -62,20 +62,37 @@ def test_the_millionth_retry_waits_the_cap(multiplier: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "least"), [("initial_delay", 0), ("multiplier", 1), ("max_delay", 0)]
+    ("name", "allowed"),
+    [
+        ("initial_delay", "a number of seconds from 0 to 3155760000 (100 years)"),
+        ("multiplier", "a finite number from 1"),
+        ("max_delay", "a number of seconds from 0 to 3155760000 (100 years)"),
+    ],
 )
 @pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), True, "1", None])
 def test_a_bad_value_is_refused_by_name_bound_and_value(
-    name: str, least: int, value: object
+    name: str, allowed: str, value: object
 ) -> None:
     with pytest.raises(OptionError) as caught:
         Backoff(**{name: value})  # type: ignore[arg-type]
-    assert str(caught.value) == f"{name} must be a finite number from {least}, got {value!r}"
+    assert str(caught.value) == f"{name} must be {allowed}, got {value!r}"
+
+
+@pytest.mark.parametrize("name", ["initial_delay", "max_delay"])
+def test_a_delay_beyond_a_hundred_years_is_refused(name: str) -> None:
+    Backoff(**{name: 3_155_760_000})  # type: ignore[arg-type]
+    for value in (3_155_760_001, 1e308):
+        with pytest.raises(OptionError, match=f"{name} must be a number of seconds from 0 to 315"):
+            Backoff(**{name: value})  # type: ignore[arg-type]
+        with pytest.raises(OptionError, match="schedule must be a list of one or more"):
+            Backoff(schedule=[1, value])
 
 
 @pytest.mark.parametrize("value", [[], [1, -1], [float("nan")], [float("inf")], "12", 5, [True]])
 def test_a_bad_schedule_is_refused(value: object) -> None:
-    with pytest.raises(OptionError, match="schedule must be a list of one or more finite delays"):
+    with pytest.raises(
+        OptionError, match="schedule must be a list of one or more delays, each a number"
+    ):
         Backoff(schedule=value)  # type: ignore[arg-type]
 
 

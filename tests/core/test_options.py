@@ -38,7 +38,7 @@ BAD: list[tuple[str, object, str]] = [
     ),
     *(("flush_interval", bad, SECONDS) for bad in (-1, NAN, True, "1")),
     *(("throttle", bad, SECONDS) for bad in (-0.5, NAN, None, True)),
-    ("throttle", math.inf, "must be a finite number of seconds"),
+    *(("throttle", bad, f"{SECONDS} to 3155760000 (100 years)") for bad in (math.inf, 3.2e9)),
     *(("persistence", bad, "must be a Persistence or None") for bad in (Persistence, "dir", True)),
     *(("shutdown_timeout", bad, f"{SECONDS}, or None") for bad in (-1, NAN, True)),
     *(
