@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -106,19 +106,18 @@ class AtWork:
             )
 
     def stored(self, jobs: Sequence[NewJob], ids: Sequence[int], now: Callable[[], float]) -> None:
-        """Wake the queues that these new jobs are for, and tell their hooks.
+        """Wake the queue that these new jobs are for, and tell its hooks.
 
         Args:
-            jobs: what was stored.
+            jobs: what was stored; of one queue.
             ids: of each, in order.
             now: the store's clock.
         """
-        for name in {job.queue for job in jobs}:
+        name = jobs[0].queue
+        if name in self._awake:
             self._wake(name)
-            hooks = self._hooks(name)
-            if hooks and any(each.on_enqueue is not None for each in hooks):
-                new = [pair for pair in zip(jobs, ids, strict=True) if pair[0].queue == name]
-                self._tell_stored(name, new, now())
+        if self.hooks or self.queues[name].hooks:
+            self._tell_stored(name, zip(jobs, ids, strict=True), now)
 
     def asked(self, job_ids: Sequence[int]) -> None:
         """Stop those of these jobs that are held here: they were asked to stop."""
@@ -141,10 +140,14 @@ class AtWork:
             with suppress(trio.RunFinishedError):  # its event loop has ended this very moment
                 token.run_sync_soon(queue.wake, idempotent=True)
 
-    def _tell_stored(self, name: str, new: Sequence[tuple[NewJob, int]], now: float) -> None:
-        watchers = JobWatchers(self._hooks(name))
-        for job, id_ in new:
-            watchers.tell(watchers.on_enqueue, self._stored_job(job, id_, now))
+    def _tell_stored(
+        self, name: str, new: Iterable[tuple[NewJob, int]], now: Callable[[], float]
+    ) -> None:
+        hooks = self._hooks(name)
+        if any(each.on_enqueue is not None for each in hooks):
+            watchers, at = JobWatchers(hooks), now()
+            for job, id_ in new:
+                watchers.tell(watchers.on_enqueue, self._stored_job(job, id_, at))
 
     def _hooks(self, name: str) -> list[JobHooks]:
         return [*self.hooks, *self.queues[name].hooks]

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from batchq.core.job import NewJob
 from batchq.errors import BatchqError, PayloadError, QueueError
 
-__all__ = ["chunks", "each_chunk", "hinting", "saying"]
+__all__ = ["chunks", "each_chunk", "hinted", "saying"]
 
 P = TypeVar("P")
 
@@ -69,16 +69,12 @@ def saying(stored: Callable[[Sequence[object]], Sequence[object] | int]) -> Iter
         raise
 
 
-@contextmanager
-def hinting(item: object) -> Iterator[None]:
-    """Let an error of a list that was taken for an item say what stores one job per item."""
-    try:
-        yield
-    except PayloadError as error:
-        if not isinstance(item, list | tuple | set | Iterator):
-            raise
-        hint = "to store one job per item, write enqueue_many(items)"
-        raise PayloadError(f"{error}; {hint}") from error.__cause__
+def hinted(error: PayloadError, item: object) -> PayloadError:
+    """Return the error of an item; of a list that was taken for one it says what to write."""
+    if not isinstance(item, list | tuple | set | Iterator):
+        return error
+    hint = "to store one job per item, write enqueue_many(items)"
+    return PayloadError(f"{error}; {hint}")
 
 
 def _job(new_job: Callable[[P], NewJob], number: int, item: P) -> NewJob:

@@ -111,6 +111,14 @@ class Entry(core.Entry[T, R]):
         self.cancel()
         return trio.lowlevel.Abort.SUCCEEDED
 
+    def withdraw_in_time(self, _: object = None) -> trio.lowlevel.Abort:
+        """Cancel the entry for the only one who waits for it, unless its call has begun."""
+        waiter, self.waiter = self.waiter, None
+        if self.cancel():
+            return trio.lowlevel.Abort.SUCCEEDED
+        self.waiter = waiter
+        return trio.lowlevel.Abort.FAILED
+
     async def wait_or(self, give_up: Callable[[], object]) -> None:
         """Wait until it is settled; when cancelled, call `give_up` and wait no more."""
         if self.code > core.IN_FLIGHT:

@@ -27,7 +27,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, Unpack
 import attrs
 import trio
 
-from batchq.bulk import chunks, each_chunk, hinting, saying
+from batchq.bulk import chunks, each_chunk, hinted, saying
 from batchq.call_context import Asked, CancelReason, Context
 from batchq.core.batch import Batch
 from batchq.core.job import Job, JobKey, NewJob
@@ -317,15 +317,18 @@ class BatchHandler(AnyHandler[R], Generic[P, R]):
 
     async def enqueue(self, item: P) -> JobHandle[R]:
         """Store a job for one item; see `Handler.enqueue`."""
-        with hinting(item):
-            job = self.new_job(item)
-        return await self._add(job)
+        [handle] = await self._intake.enqueue([self._job(item)], self.signature.decode_value)
+        return handle  # type: ignore[no-any-return]  # of R: `decode_value` checks
 
     def enqueue_sync(self, item: P) -> JobHandle[R]:
         """Do the same, blocking; see `Handler.enqueue_sync`."""
-        with hinting(item):
-            job = self.new_job(item)
-        return self._add_sync(job)
+        return self._add_sync(self._job(item))
+
+    def _job(self, item: P) -> NewJob:
+        try:
+            return self.new_job(item)
+        except PayloadError as error:
+            raise hinted(error, item) from error.__cause__
 
     async def enqueue_many(self, items: Iterable[P]) -> list[JobHandle[R]]:
         """Store a job per item, checked and stored a thousand at a time.

@@ -212,8 +212,11 @@ class DurableIntake:
             if not self.pending.take(queue, many):
                 waiting = await self.lookup.read(partial(self._waiting, ledger, queue))
                 self.pending.renew(queue, many, waiting=waiting)
-            answers = await ledger.submit(Group(enqueue=jobs))
-            return self._told(ledger, jobs, answers.enqueue, read=read)
+            if many == 1:
+                answers: Sequence[Enqueued] = [await ledger.submit(jobs[0])]
+            else:
+                answers = (await ledger.submit(Group(enqueue=jobs))).enqueue
+            return self._told(ledger, jobs, answers, read=read)
         # A task that is cancelled does not wait, but what it began is stored, and told of.
         return await asyncio.shield(asyncio.to_thread(self._store, ledger, jobs, read))
 
@@ -244,7 +247,6 @@ class DurableIntake:
         fresh = [answer.fresh for answer in answers]
         if all(fresh):
             self.on_stored(jobs, ids, ledger.store.now)
-        else:
-            stored = [*compress(jobs, fresh)]
+        elif stored := [*compress(jobs, fresh)]:
             self.on_stored(stored, [*compress(ids, fresh)], ledger.store.now)
         return [JobHandle(answer.id, self.lookup, read, fresh=answer.fresh) for answer in answers]

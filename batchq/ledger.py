@@ -1,6 +1,6 @@
 """The one road to a store's writes: commands gather while a commit runs, and become one.
 
-    submit(group) ─▶ BatchedQueue(flush_interval=0, concurrency=1) ─▶ ⇣ commit_now(merged)
+    submit(command) ─▶ BatchedQueue(flush_interval=0, concurrency=1) ─▶ ⇣ commit_now(merged)
     commit_now(group) ─────────────── any thread ─────────────────────▶ lock ─▶ store.commit
 
 Rule 1: every write goes through `commit_now`, which holds the ledger's lock for the whole
@@ -24,14 +24,14 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from itertools import chain, islice
 from operator import attrgetter
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, overload
 
 import attrs
 import msgspec
 import trio
 
 from batchq.core.batch import Batch
-from batchq.core.job import Answers, Group
+from batchq.core.job import Answers, Enqueued, Group, NewJob
 from batchq.core.result import Result
 from batchq.errors import StoreError
 from batchq.hooks import Hooks
@@ -46,7 +46,9 @@ T = TypeVar("T")
 
 _settle, _extend, _enqueue, _claim = map(attrgetter, ("settle", "extend", "enqueue", "claim"))
 
-# Groups that may become one commit. What comes in bulk is cut by thousands before.
+Command = Group | NewJob
+
+# Commands that may become one commit. What comes in bulk is cut by thousands before.
 _MOST: Final = 1_000
 
 
@@ -86,7 +88,7 @@ class Ledger:
     store: Store
     run_sync: RunSync | None = None
     # By event loop: one per open block. Blocks may overlap; the last one gathers for all.
-    _queues: dict[trio.lowlevel.TrioToken, list[BatchedQueue[Group, Answers]]] = attrs.field(
+    _queues: dict[trio.lowlevel.TrioToken, list[BatchedQueue[Command, Any]]] = attrs.field(
         factory=dict, init=False
     )
     # By process id: a child must not wait for a lock that its parent held.
@@ -170,8 +172,12 @@ class Ledger:
         with self._process.lock:
             self.store.close()
 
-    async def submit(self, group: Group) -> Answers:
-        """Commit a group, together with what others submit meanwhile.
+    @overload
+    async def submit(self, command: Group) -> Answers: ...
+    @overload
+    async def submit(self, command: NewJob) -> Enqueued: ...
+    async def submit(self, command: Command) -> Answers | Enqueued:
+        """Commit a group, or one new job, together with what others submit meanwhile.
 
         Cancelled means that it was not carried out. Outside `open` it is a commit of its
         own.
@@ -181,20 +187,13 @@ class Ledger:
         """
         queues = self._queues.get(trio.lowlevel.current_trio_token())
         if not queues:
-            return await self._run(group)
-        await trio.lowlevel.checkpoint_if_cancelled()
-        entry = queues[-1].enqueue_nowait(group)
-        entry.waiter = task = trio.lowlevel.current_task()
-
-        def withdraw(_: object) -> trio.lowlevel.Abort:
-            entry.waiter = None
-            if entry.cancel():
-                return trio.lowlevel.Abort.SUCCEEDED
-            entry.waiter = task
-            return trio.lowlevel.Abort.FAILED
-
-        answers: Answers = await trio.lowlevel.wait_task_rescheduled(withdraw)
-        return answers
+            return await self._alone(command)
+        entry = queues[-1].enqueue_nowait(command)
+        entry.waiter = trio.lowlevel.current_task()
+        answer: Answers | Enqueued = await trio.lowlevel.wait_task_rescheduled(
+            entry.withdraw_in_time
+        )
+        return answer
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -218,7 +217,7 @@ class Ledger:
         self, closing: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Keep a queue for this event loop until `closing`; no cancellation reaches it."""
-        queue = BatchedQueue[Group, Answers](
+        queue = BatchedQueue[Command, Any](
             self._commit,
             name="batchq.ledger",
             batch_size=_MOST,
@@ -234,7 +233,7 @@ class Ledger:
                     await closing.wait()
 
     @contextmanager
-    def _in_use(self, queue: BatchedQueue[Group, Answers]) -> Iterator[None]:
+    def _in_use(self, queue: BatchedQueue[Command, Any]) -> Iterator[None]:
         """Let what is submitted in this event loop go there."""
         token = trio.lowlevel.current_trio_token()
         queues = self._queues.setdefault(token, [])
@@ -246,24 +245,27 @@ class Ledger:
             if not queues:
                 del self._queues[token]
 
-    async def _commit(self, batch: Batch[Group]) -> Sequence[Answers] | list[Result[Answers]]:
+    async def _commit(self, batch: Batch[Command]) -> Sequence[object]:
         """Commit what has gathered as one; each by itself if one of them can't be."""
-        groups = list(batch)
+        commands = list(batch)
         try:
-            merged = await self._run(_merge(groups))
+            answers = await self._run(_merge(commands))
         except StoreError:
             raise  # every member's error: nothing of it was done
         except Exception:
-            if len(groups) == 1:
+            if len(commands) == 1:
                 raise
-            return [await self._commit_alone(group) for group in groups]
-        return _split(merged, groups)
+            return [await self._try_alone(command) for command in commands]
+        return _split(answers, commands)
 
-    async def _commit_alone(self, group: Group) -> Result[Answers]:
+    async def _try_alone(self, command: Command) -> Result[Any]:
         try:
-            return Result.ok(await self._run(group))
+            return Result.ok(await self._alone(command))
         except Exception as error:
             return Result.fail(error)
+
+    async def _alone(self, command: Command) -> Answers | Enqueued:
+        return _own(await self._run(_as_group(command)), command)
 
     async def _run(self, group: Group) -> Answers:
         return await self._blocking(self.commit_now, group)
@@ -288,8 +290,20 @@ def _known(_: Exception) -> None:
     """Say nothing of an error of a commit: it is raised where the command was submitted."""
 
 
-def _merge(groups: Sequence[Group]) -> Group:
-    """Put groups together as one."""
+def _as_group(command: Command) -> Group:
+    return Group(enqueue=[command]) if isinstance(command, NewJob) else command
+
+
+def _own(answers: Answers, command: Command) -> Answers | Enqueued:
+    return answers.enqueue[0] if isinstance(command, NewJob) else answers
+
+
+def _merge(commands: Sequence[Command]) -> Group:
+    """Put commands together as one group."""
+    jobs = [command for command in commands if isinstance(command, NewJob)]
+    if len(jobs) == len(commands):  # many callers store jobs: nothing is made for each
+        return Group(enqueue=jobs)
+    groups = [*map(_as_group, commands)]
     if len(groups) == 1:
         return groups[0]
     return Group(
@@ -300,21 +314,23 @@ def _merge(groups: Sequence[Group]) -> Group:
     )
 
 
-def _split(answers: Answers, groups: Sequence[Group]) -> list[Answers]:
-    """Give each of the merged groups its answers."""
-    if len(groups) == 1:
+def _split(answers: Answers, commands: Sequence[Command]) -> Sequence[object]:
+    """Give each of the merged commands its answers."""
+    if all(isinstance(command, NewJob) for command in commands):
+        return answers.enqueue
+    if len(commands) == 1:
         return [answers]
     enqueue, claim = iter(answers.enqueue), iter(answers.claim)
-    if not (answers.settle or answers.extend or answers.claim):  # many callers store jobs
-        return [Answers((), (), [*islice(enqueue, len(group.enqueue))], ()) for group in groups]
     settle, extend = iter(answers.settle), iter(answers.extend)
     # Most groups have one part: nothing is made for the others.
     return [
-        Answers(
-            settle=list(islice(settle, len(group.settle))) if group.settle else [],
-            extend=list(islice(extend, len(group.extend))) if group.extend else [],
-            enqueue=list(islice(enqueue, len(group.enqueue))) if group.enqueue else [],
-            claim=list(islice(claim, len(group.claim))) if group.claim else [],
+        next(enqueue)
+        if isinstance(command, NewJob)
+        else Answers(
+            settle=list(islice(settle, len(command.settle))) if command.settle else [],
+            extend=list(islice(extend, len(command.extend))) if command.extend else [],
+            enqueue=list(islice(enqueue, len(command.enqueue))) if command.enqueue else [],
+            claim=list(islice(claim, len(command.claim))) if command.claim else [],
         )
-        for group in groups
+        for command in commands
     ]

@@ -118,6 +118,7 @@ def localqueue(path: str, size: int) -> Iterator[None]:
     """Put many, then get and acknowledge one after the other."""
     from localqueue import SimpleQueue  # noqa: PLC0415 - a peer, where it is installed
 
+    queue: Any
     with SimpleQueue(str(Path(path).parent)) as queue:
         yield
         for first in range(0, size, 1_000):

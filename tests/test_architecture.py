@@ -146,7 +146,7 @@ BROAD_EXCEPT: dict[tuple[str, str], str] = {
     ("keeper.py", "Keeper.begin"): "closes the nest, and goes on",
     ("nest.py", "Nest.leave"): "unpacks the nursery's group; see GOES_ON_BY_ITSELF",
     ("ledger.py", "Ledger._commit"): "one bad command does not spoil its neighbours",
-    ("ledger.py", "Ledger._commit_alone"): "one bad command does not spoil its neighbours",
+    ("ledger.py", "Ledger._try_alone"): "one bad command does not spoil its neighbours",
     ("feeder.py", "Feeder.answered"): "what has no place is let go of",
     ("chores.py", "Chores._try"): "an error outside handlers' code never ends a worker",
     ("feeder.py", "Feeder._supervised"): "an error outside handlers' code never ends a worker",

@@ -57,9 +57,13 @@ async def test_what_is_submitted_while_a_commit_runs_becomes_one_commit(
 async def test_each_caller_gets_the_answers_to_its_own_commands(store: WatchedStore) -> None:
     ledger = Ledger(store, Hops())
     found: dict[str, Answers] = {}
+    ids: dict[str, int] = {}
 
     async def submit(name: str, group: Group) -> None:
         found[name] = await ledger.submit(group)
+
+    async def store_one(payload: str) -> None:
+        ids[payload] = (await ledger.submit(new_job(payload))).id
 
     async with ledger.open():
         await enqueue(ledger, "old")
@@ -67,7 +71,9 @@ async def test_each_caller_gets_the_answers_to_its_own_commands(store: WatchedSt
         async with trio.open_nursery() as nursery:
             settle = Settlement(old.receipt, Verdict.OK)
             stale = Settlement(Receipt(old.receipt.job_id, 7), Verdict.OK)
+            nursery.start_soon(store_one, "one")
             nursery.start_soon(submit, "a", Group(settle=[settle], enqueue=[new_job("a")]))
+            nursery.start_soon(store_one, "two")
             nursery.start_soon(submit, "b", Group(enqueue=[new_job("b1"), new_job("b2")]))
             nursery.start_soon(submit, "c", Group(settle=[stale], claim=[claim(2)]))
             nursery.start_soon(
@@ -78,7 +84,12 @@ async def test_each_caller_gets_the_answers_to_its_own_commands(store: WatchedSt
     assert found["a"].settle == [Settled.APPLIED]
     assert found["c"].settle == [Settled.STALE]
     assert found["d"].extend == [[Extended.STALE], []]  # settled first, in the same commit
-    assert sorted(job.id for name in "ab" for job in found[name].enqueue) == [2, 3, 4]
+    stored = {name: [job.id for job in found[name].enqueue] for name in "ab"}
+    assert sorted([*stored["a"], *stored["b"], *ids.values()]) == [2, 3, 4, 5, 6]
+    payloads = {job.id: job.payload for job in store.get([2, 3, 4, 5, 6]) if job is not None}
+    assert payloads[ids["one"]] == b"one"
+    assert payloads[ids["two"]] == b"two"
+    assert [payloads[id_] for id_ in stored["a"] + stored["b"]] == [b"a", b"b1", b"b2"]
     assert (found["a"].claim, found["a"].extend, found["b"].claim) == ([], [], [])
     assert found["nothing"] == Answers([], [], [], [])
     # What a group stores, the same group can claim.

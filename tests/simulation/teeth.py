@@ -144,15 +144,15 @@ FAULTS: Final = (
     ),
     Fault(
         "a cancelled enqueue is stored",
-        "ledger.py",
-        "            if entry.cancel():\n                return",
-        "            if entry is not None:\n                return",
+        "handle.py",
+        "        if self.cancel():\n            return",
+        "        if self is not None:\n            return",
     ),
     Fault(
         "callers get each other's answers",
         "ledger.py",
-        "    enqueue, claim = iter(answers.enqueue), iter(answers.claim)",
-        "    enqueue, claim = iter([*answers.enqueue][::-1]), iter(answers.claim)",
+        "        return answers.enqueue\n",
+        "        return answers.enqueue[::-1]\n",
     ),
     Fault(
         "a failed claim takes its room along",
