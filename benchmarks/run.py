@@ -103,26 +103,43 @@ def run(chosen: Sequence[Case], plan: Plan, out: TextIO) -> list[Outcome]:
     return outcomes
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measure batchq beside hand-written floors.")
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.run",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, one repeat: does it run?")
     parser.add_argument("--full", action="store_true", help="with a million items, too")
     parser.add_argument("--only", default="", help="beginnings of names: queue,jobs/cycle")
-    parser.add_argument("--repeats", type=int, default=5, help="fresh processes per case")
+    parser.add_argument("--repeats", type=int, default=5, help="fresh processes per case, 5")
     parser.add_argument("--cpu", action="store_true", help="count CPU time: for a loaded machine")
     parser.add_argument("--json", metavar="FILE", help="write everything there; - is stdout")
     parser.add_argument("--profile", action="store_true", help="profile our side instead")
-    return parser.parse_args()
+    return parser
 
 
-def main() -> None:
+def check(parser: argparse.ArgumentParser, only: Sequence[str], *, full: bool) -> None:
+    """End the process, and say what there is, if one of `only` begins no case's name."""
+    for prefix in only:
+        if not any(cases([prefix], full=full)):
+            there = [case.name + " (--full)" * case.full for case in cases([], full=True)]
+            parser.error("\n  ".join([f"no case begins with {prefix!r}; there are", *there]))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Do what the command line says."""
-    given = _arguments()
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if given.repeats < 1:
+        parser.error(f"--repeats must be from 1, got {given.repeats}")
+    only = [name for name in given.only.split(",") if name]
+    check(parser, only, full=given.full)
     sys.path.insert(0, str(ROOT))
     if given.cpu:
         os.environ[CLOCK] = "cpu"  # the processes of the repeats inherit it
     plan = Plan(repeats=given.repeats, smoke=given.smoke)
-    chosen = list(cases([name for name in given.only.split(",") if name], full=given.full))
+    chosen = list(cases(only, full=given.full))
     if given.profile:
         for case in chosen:
             profile(case, plan)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Final
 
 import attrs
+
+from tests.command import chosen, parser_of
 
 __all__ = ["FAULTS", "Fault", "hunt", "plant"]
 
@@ -801,14 +803,18 @@ def all_pass(suites: set[tuple[str, ...]], pool: ThreadPoolExecutor) -> bool:
         return all(pool.map(partial(passes, folder), suites))
 
 
-def main(words: list[str]) -> int:
-    """Hunt every fault; return how many were missed."""
-    check_places()
-    faults = [fault for fault in FAULTS if not words or any(word in fault.name for word in words)]
-    if not faults:
-        names = "\n  ".join(fault.name for fault in FAULTS)
-        print(f"no fault has {' or '.join(words)} in its name; there are\n  {names}")  # noqa: T201
-        return 1
+def chosen_faults(
+    command: str, doc: str | None, faults: Sequence[Fault], arguments: Sequence[str]
+) -> list[Fault]:
+    """Return the faults that a command line asks for, whose places are still there."""
+    names = chosen(parser_of(command, doc), [fault.name for fault in faults], arguments)
+    check_places(faults)
+    return [fault for fault in faults if fault.name in names]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Hunt the faults asked for; return how many were missed."""
+    faults = chosen_faults("tests.teeth", __doc__, FAULTS, arguments)
     began, missed = time.monotonic(), 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         if not all_pass({fault.tests for fault in faults}, pool):

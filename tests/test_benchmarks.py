@@ -25,7 +25,7 @@ from benchmarks.harness import (
     verdict,
 )
 from benchmarks.raw import a_raw_store, payload
-from benchmarks.run import cases, line, report, run, short
+from benchmarks.run import cases, line, main, report, run, short
 
 ROOT = Path(__file__).parent.parent
 ALL = list(cases([], full=True))
@@ -59,6 +59,17 @@ def test_a_case_is_found_by_its_name() -> None:
 
 def test_only_takes_beginnings_of_names() -> None:
     assert [case.name for case in cases(["queue/process_"], full=False)] == ["queue/process_loops"]
+
+
+@pytest.mark.parametrize("wrong", [["--only", "queue,nothing"], ["--repeats", "0"]])
+def test_a_run_that_would_measure_nothing_is_refused(
+    wrong: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(wrong)
+    said = capsys.readouterr().err
+    assert ("queue/process_loops" in said) == ("--only" in wrong)
+    assert wrong[1].rpartition(",")[2] in said
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ Prints one line of JSON; exits with 1 if a promise was broken.
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import sys
@@ -34,6 +33,7 @@ from batchq.core.lifecycle import JobState
 from batchq.core.record import JobFilter
 from batchq.stores.base import Store
 from batchq.stores.url import open_store
+from tests.command import parser_of, positive
 from tests.crash.evidence import Evidence, violations
 from tests.crash.fate import MAX_ATTEMPTS
 from tests.crash.kill import Broken, Company, gather
@@ -158,9 +158,9 @@ def report_on(walk: Walk, *, kill: bool) -> dict[str, Any]:
 
 def main() -> int:
     """Run it; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=60, help="of the clock, in each part")
-    parser.add_argument("--workers", type=int, default=2, help="worker processes")
+    parser = parser_of("tests.crash.clock", __doc__)
+    parser.add_argument("--steps", type=positive, default=60, help="of the clock, in each part")
+    parser.add_argument("--workers", type=positive, default=2, help="worker processes")
     parser.add_argument("--seed", type=int, default=1, help="whom to kill")
     parser.add_argument("--short", action="store_true", help="5 steps, so each once")
     asked = parser.parse_args()

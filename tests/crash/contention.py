@@ -29,6 +29,7 @@ import click
 from batchq.core.job import ClaimRequest, Group, NewJob, Settlement, Verdict
 from batchq.errors import StoreError
 from batchq.stores.sqlite import SqliteStore
+from tests.command import parser_of, positive
 
 ROOT: Final = Path(__file__).parents[2]
 _FAIR: Final = 0.5
@@ -110,9 +111,9 @@ def _started(running: list[subprocess.Popen[str]]) -> list[subprocess.Popen[str]
 
 def main() -> int:
     """Run it; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of("tests.crash.contention", __doc__)
     parser.add_argument("--seconds", type=float, default=30.0, help="how long they compete")
-    parser.add_argument("--processes", type=int, default=4, help="how many")
+    parser.add_argument("--processes", type=positive, default=4, help="how many")
     parser.add_argument("--short", action="store_true", help="3 seconds")
     parser.add_argument("--be", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()

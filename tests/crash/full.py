@@ -38,6 +38,7 @@ import trio
 from batchq import Job, JobHooks, JobState, QueueManager
 from batchq.core.record import JobFilter
 from batchq.errors import StoreFull
+from tests.command import parser_of, positive
 
 ROOT: Final = Path(__file__).parents[2]
 _SIZE: Final = "4m"
@@ -183,8 +184,8 @@ def be(folder: Path, rounds: int) -> int:
 
 def main() -> int:
     """Run it; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="how often the disk fills up")
+    parser = parser_of("tests.crash.full", __doc__)
+    parser.add_argument("--rounds", type=positive, default=5, help="how often the disk fills up")
     parser.add_argument("--short", action="store_true", help="one round")
     parser.add_argument("--be", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()

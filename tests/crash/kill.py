@@ -13,7 +13,6 @@ the seed; how the processes interleave does not.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -36,6 +35,7 @@ from batchq.cli.work import work_command
 from batchq.core.lifecycle import JobState
 from batchq.core.record import JobFilter, JobRecord
 from batchq.stores.url import open_store
+from tests.command import parser_of, positive
 from tests.crash.evidence import Evidence, Run, Settle, violations
 from tests.crash.fate import LEASE, fate
 
@@ -290,10 +290,12 @@ def _report(cycles: list[Cycle], evidence: Evidence, integrity: str) -> dict[str
 
 def main() -> int:
     """Run it; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cycles", type=int, default=100, help="kills")
-    parser.add_argument("--workers", type=int, default=2, help="worker processes")
-    parser.add_argument("--seed", type=int, default=None, help="whom to kill when; default: new")
+    parser = parser_of("tests.crash.kill", __doc__)
+    parser.add_argument("--cycles", type=positive, default=100, help="kills")
+    parser.add_argument("--workers", type=positive, default=2, help="worker processes")
+    parser.add_argument(
+        "--seed", type=int, default=None, help="whom to kill when [default: a new one]"
+    )
     asked = parser.parse_args()
     seed = random.randrange(1_000_000) if asked.seed is None else asked.seed
     cycles = plan(seed, asked.cycles, asked.workers)

@@ -35,6 +35,7 @@ import click
 
 from batchq.errors import StoreBroken, StoreError, StoreFull
 from batchq.stores.sqlite import SqliteStore
+from tests.command import parser_of
 from tests.crash.shim import Kind, Orders, build, environment, scratch, why_not
 from tests.crash.workload import Workload, busy
 
@@ -233,7 +234,7 @@ def be_tried(folder: Path, orders: Path, *, seed: int, short: bool) -> int:
 
 def main() -> int:
     """Run it; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of("tests.crash.nth", __doc__)
     parser.add_argument("--seed", type=int, default=1, help="what the workload does")
     parser.add_argument("--short", action="store_true", help="one in 17 of the frequent calls")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)

@@ -37,6 +37,7 @@ import click
 from batchq.core.job import Group, NewJob
 from batchq.errors import StoreError
 from batchq.stores.sqlite import SqliteStore, connect
+from tests.command import parser_of, positive
 from tests.crash.disk import MODES, Disk, write
 from tests.crash.shim import Change, Record, build, environment, records, scratch, why_not
 from tests.crash.workload import Book, Workload, busy
@@ -208,10 +209,12 @@ def verdict(durability: str, found: dict[str, Any]) -> list[str]:
 
 def main() -> int:
     """Run it; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cuts", type=int, default=500, help="moments, of each durability")
-    parser.add_argument("--commits", type=int, default=400, help="before the power is cut")
-    parser.add_argument("--seed", type=int, default=None, help="what happens when; default: new")
+    parser = parser_of("tests.crash.power", __doc__)
+    parser.add_argument("--cuts", type=positive, default=500, help="moments, of each durability")
+    parser.add_argument("--commits", type=positive, default=400, help="before the power is cut")
+    parser.add_argument(
+        "--seed", type=int, default=None, help="what happens when [default: a new one]"
+    )
     parser.add_argument("--short", action="store_true", help="60 cuts, as for a quick look")
     parser.add_argument("--be", choices=DURABILITIES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)

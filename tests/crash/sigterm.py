@@ -13,7 +13,6 @@ Prints one line of JSON; exits with 1 if a promise was broken.
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import signal
@@ -33,6 +32,7 @@ import click
 from batchq.core.lifecycle import JobState
 from batchq.core.record import JobFilter
 from batchq.stores.url import open_store
+from tests.command import parser_of, positive
 from tests.crash.evidence import Evidence, violations
 from tests.crash.fate import MAX_ATTEMPTS
 from tests.crash.kill import Broken, Company, gather
@@ -156,10 +156,12 @@ def report_on(seen: Stops, evidence: Evidence) -> dict[str, Any]:
 
 def main() -> int:
     """Run it; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--stops", type=int, default=200, help="SIGTERMs")
-    parser.add_argument("--workers", type=int, default=2, help="worker processes")
-    parser.add_argument("--seed", type=int, default=None, help="whom to stop when; default: new")
+    parser = parser_of("tests.crash.sigterm", __doc__)
+    parser.add_argument("--stops", type=positive, default=200, help="SIGTERMs")
+    parser.add_argument("--workers", type=positive, default=2, help="worker processes")
+    parser.add_argument(
+        "--seed", type=int, default=None, help="whom to stop when [default: a new one]"
+    )
     parser.add_argument("--short", action="store_true", help="6 stops")
     asked = parser.parse_args()
     seed = random.randrange(1_000_000) if asked.seed is None else asked.seed

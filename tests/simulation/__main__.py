@@ -25,6 +25,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
+from tests.command import parser_of, positive
 from tests.simulation.history import Report, live
 
 _TWICE: Final = 50
@@ -103,10 +104,8 @@ def _memory() -> str | None:
 
 
 def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.simulation", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("--seeds", type=int, default=100, help="how many histories")
+    parser = parser_of("tests.simulation", __doc__)
+    parser.add_argument("--seeds", type=positive, default=100, help="how many histories")
     parser.add_argument("--first", type=int, default=0, help="the first one's seed")
     parser.add_argument("--replay", type=int, metavar="SEED", help="one history only")
     parser.add_argument("-v", "--verbose", action="store_true", help="with --replay: all of it")

@@ -17,10 +17,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from tests.teeth import Fault, check_places, copy_of_the_engine, plant
+from tests.teeth import Fault, chosen_faults, copy_of_the_engine, plant
 
 __all__ = ["FAULTS", "histories_until_found"]
 
@@ -231,10 +232,9 @@ def histories_until_found(fault: Fault) -> int | None:
     return int(found["seeds"]) if done.returncode else None
 
 
-def main(words: list[str]) -> int:
-    """Hunt every fault; return how many were missed."""
-    check_places(FAULTS)
-    faults = [fault for fault in FAULTS if not words or any(word in fault.name for word in words)]
+def main(arguments: Sequence[str]) -> int:
+    """Hunt the faults asked for; return how many were missed."""
+    faults = chosen_faults("tests.simulation.teeth", __doc__, FAULTS, arguments)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         needed = dict(
             zip(

@@ -12,10 +12,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.teeth import Fault, check_places, copy_of_the_engine, plant
+from tests.teeth import Fault, chosen_faults, copy_of_the_engine, plant
 
 __all__ = ["FAULTS", "found_by"]
 
@@ -195,10 +196,9 @@ def _first_to_fail(folder: Path, which: str) -> str | None:
     return failed[0].split("::")[-1].split(" - ")[0] if failed else None
 
 
-def main(words: list[str]) -> int:
-    """Hunt every fault; return how many were missed."""
-    check_places(FAULTS)
-    faults = [fault for fault in FAULTS if not words or any(word in fault.name for word in words)]
+def main(arguments: Sequence[str]) -> int:
+    """Hunt the faults asked for; return how many were missed."""
+    faults = chosen_faults("tests.stores.teeth", __doc__, FAULTS, arguments)
     found = {fault.name: found_by(fault) for fault in faults}
     missed = [name for name, test in found.items() if test is None]
     print(json.dumps({"faults": len(faults), "missed": missed, "found": found}))  # noqa: T201
