@@ -326,47 +326,46 @@ RICH: Final = (
     Fault(
         "partitions: a batch holds several",
         "core/selection.py",
-        "partition = self.partition(entry.more.partition)\n        level",
-        "partition = self.partition(None)\n        level",
+        "name = entry.more.partition\n        level",
+        "name = None\n        level",
         rule("test_a_batch_holds_one_partition"),
     ),
     Fault(
         "partitions: one batch too many",
         "core/selection.py",
-        "if bucket.home.running >= self._limit:",
-        "if bucket.home.running > self._limit:",
+        "if partition.running >= self._limit:",
+        "if partition.running > self._limit:",
         rule("test_partition_concurrency_holds_and_others_go_on"),
     ),
     Fault(
         "partitions: a hot one keeps its turn",
         "core/selection.py",
-        "            bucket.turn = self._next_turn()\n"
-        "            self._list(bucket)\n\n    def changed",
-        "            self._list(bucket)\n\n    def changed",
+        "            bucket.turn = self._next_turn()\n            self._list(bucket)\n",
+        "            self._list(bucket)\n",
         TURNS,
     ),
     Fault(
         "partitions: an empty one is remembered",
         "core/selection.py",
-        "            del self._partitions[partition.name]\n",
-        "            partition.parked = False\n",
+        "            del self._partitions[name]\n",
+        "            partition.parked = {}\n",
         LEAKS,
     ),
     Fault(
         "weights: the item that crosses the limit goes, too",
         "core/sorted_bucket.py",
-        "            weight += entry.more.weight\n            if entry.id >= barrier or "
-        "(chosen and (entry.more.solo or weight > budget)):\n                break\n",
+        "            weight += more.weight\n            if entry.id >= barrier or "
+        "(chosen and (more.solo or weight > budget)):\n                break\n",
         "            if entry.id >= barrier or "
-        "(chosen and (entry.more.solo or weight > budget)):\n                break\n"
-        "            weight += entry.more.weight\n",
+        "(chosen and (more.solo or weight > budget)):\n                break\n"
+        "            weight += more.weight\n",
         rule("test_s7_a_batch_never_weighs_too_much"),
     ),
     Fault(
         "weights: a full bucket waits",
         "core/selection.py",
-        "full = bucket.count >= self.size or bucket.weight >= self._budget",
-        "full = bucket.count >= self.size",
+        "full = bucket.count >= self._size or bucket.weight >= self._budget",
+        "full = bucket.count >= self._size",
         rule("test_s7_a_batch_never_weighs_too_much"),
     ),
     Fault(
@@ -386,7 +385,7 @@ RICH: Final = (
     Fault(
         "solo: others follow one that runs alone",
         "core/sorted_bucket.py",
-        "            if entry.more.solo:\n                break\n",
+        "            if more.solo:\n                break\n",
         "",
         rule("test_a_solo_entry_goes_in_a_batch_of_its_own"),
     ),
@@ -442,7 +441,7 @@ RICH: Final = (
     Fault(
         "coalescing: what is in flight is shared",
         "core/rich_waiting.py",
-        "        self.shared.withdraw(entry)\n",
+        "            if more.key is not None:\n                self.shared.withdraw(entry)\n",
         "",
         rule("test_s13_the_newest_item_of_a_key_goes_and_all_callers_get_its_result"),
     ),
@@ -567,8 +566,8 @@ HISTORICAL: Final = (
     Fault(
         "turns: a bucket that has just filled goes first",
         "core/selection.py",
-        "            bucket.turn = self._next_turn()\n            bucket.add(entry)",
-        "            bucket.turn = -self._next_turn()\n            bucket.add(entry)",
+        "            bucket.turn = self._next_turn()\n        wakes",
+        "            bucket.turn = -self._next_turn()\n        wakes",
         MODEL,
     ),
     Fault(
@@ -588,7 +587,7 @@ HISTORICAL: Final = (
     Fault(
         "weights: a replaced item keeps its weight",
         "core/coalescing.py",
-        "            return offer.item, offer.weight\n",
+        "            return offer.item, offer.more.weight\n",
         "            return offer.item, entry.more.weight\n",
         MODEL,
     ),
@@ -651,8 +650,8 @@ HISTORICAL: Final = (
     Fault(
         "deadlines: a first start does not end the one that it meets",
         "core/expiry.py",
-        "            entry.more.starts_by = math.inf\n",
-        "            entry.more.early = math.inf\n",
+        "        entry.more.starts_by = math.inf\n",
+        "        entry.more.early = math.inf\n",
         MODEL,
     ),
     Fault(
@@ -707,7 +706,7 @@ HISTORICAL: Final = (
     Fault(
         "drop: one that is in flight makes no room",
         "core/rich_admission.py",
-        "        while not self._fits(offer.weight):\n            victim",
+        "        while not self._fits(offer.more.weight):\n            victim",
         "        while self._waiting.size and not self._fits(0.0):\n            victim",
         MODEL,
     ),

@@ -86,10 +86,11 @@ def see_that_it_is_empty(queue: BatchedQueue[Any, Any]) -> None:
     selection, deadlines = waiting._selection, waiting._deadlines
     agendas = [each for each in attrs.astuple(deadlines, recurse=False) if hasattr(each, "_heap")]
     assert agendas
-    heaps = (selection._ready, selection._all, waiting.delays, *agendas)
-    assert not any(each._heap for each in heaps)
+    assert not deadlines._by_age
+    assert not any(each._heap for each in (waiting.delays, *agendas))
+    assert not any(each._run or each._heap for each in (selection._ready, selection._all))
     assert not selection._partitions
-    assert not selection.buckets
+    assert not selection._buckets
     assert not waiting._ages._line
     assert not waiting.shared._entries
     assert not waiting.flushes

@@ -36,7 +36,7 @@ class Ages:
     def tidy(self, outstanding: Callable[[], int]) -> None:
         """Let go of what is settled; `outstanding` counts the entries that are not."""
         line = self._line
-        while line and line[0].settled:
+        while line and line[0].code > IN_FLIGHT:
             line.popleft()
         if len(line) > _MANY and len(line) > 2 * outstanding() + _MANY:
             alive = [entry for entry in line if not entry.settled]

@@ -48,7 +48,8 @@ class Shared:
 
     def find(self, offer: Offer) -> Entry[Any, Any] | None:
         """Return the entry that an offer may share."""
-        if offer.key is None or (same := self._entries.get((offer.partition, offer.key))) is None:
+        more = offer.more
+        if more.key is None or (same := self._entries.get((more.partition, more.key))) is None:
             return None
         return same[0]
 
@@ -94,11 +95,11 @@ class Coalescing:
         if entry is None:
             return None
         item, weight = self._together(entry, offer)
-        self.news.add("on_coalesce", offer.key, item, offer.item)
+        self.news.add("on_coalesce", offer.more.key, item, offer.item)
         more = entry.more
         entry.item = item
         more.callers += 1
-        more.solo = more.solo or offer.solo
+        more.solo = more.solo or offer.more.solo
         priority = min(entry.priority, offer.priority)
         sooner = _bring_forward(more, offer.times(now))
         self.waiting.change(entry, now, priority=priority, weight=weight, sooner=sooner)
@@ -109,12 +110,12 @@ class Coalescing:
         if self.policy is CoalescePolicy.JOIN:
             return entry.item, entry.more.weight
         if self.policy is CoalescePolicy.REPLACE:
-            return offer.item, offer.weight
+            return offer.item, offer.more.weight
         if isinstance(self.policy, CoalescePolicy):
             raise DuplicateKey(
-                f"an item of key {offer.key!r} waits already (entry {entry.id},"
+                f"an item of key {offer.more.key!r} waits already (entry {entry.id},"
                 " coalesce_policy='reject')",
-                key=offer.key,
+                key=offer.more.key,
             )
         item = self.policy(entry.item, offer.item)
         return item, self.appraiser.weight_of(item)

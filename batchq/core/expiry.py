@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -111,9 +112,14 @@ class Agenda:
             heapq.heappop(heap)
         return math.inf
 
-    def pop(self) -> Entry[Any, Any]:
-        """Give out the entry of `next()`, which is not inf."""
-        return heapq.heappop(self._heap)[4]
+    def pop(self, now: float) -> Entry[Any, Any] | None:
+        """Give out the next entry whose instant is at `now` [s] or before; None: there is none."""
+        heap = self._heap
+        while heap and heap[0][0] <= now:
+            at, _, _, seat, entry = heapq.heappop(heap)
+            if self.alive(entry, at, seat):
+                return entry
+        return None
 
     def tidy(self, left: int) -> None:
         """Let go of what is out of date, where no more than `left` entries may be noted."""
@@ -146,6 +152,11 @@ def _in_its_seat(entry: Entry[Any, Any], at: float, seat: int) -> bool:
     return entry.code == PENDING and entry.more.seat == seat and entry.more.due is None
 
 
+def _may_wait(entry: Entry[Any, Any]) -> bool:
+    """Tell whether an entry waits, and may do so for company."""
+    return entry.code == PENDING and entry.more.due is None
+
+
 def _before_its_deadline(entry: Entry[Any, Any], at: float, seat: int) -> bool:
     """Tell whether a cell still names the deadline of an entry that is not settled."""
     del seat
@@ -159,10 +170,15 @@ class Deadlines:
     Attributes:
         interval: longest wait of a fresh entry [s].
         slack: how long calls take.
+        any_ends: whether anything that was noted may expire.
     """
 
     interval: float
     slack: Slack
+    any_ends: bool = False
+    # Those that become due by their age, the oldest first: nearly all. What has been due once
+    # is so whenever it comes again, so an entry counts while it is PENDING and not due.
+    _by_age: deque[Entry[Any, Any]] = attrs.field(factory=deque)
     _dues: Agenda = attrs.field(factory=lambda: Agenda(_in_its_seat))
     _urgent: Agenda = attrs.field(factory=lambda: Agenda(_in_its_seat))
     _ends: Agenda = attrs.field(factory=lambda: Agenda(_before_its_deadline))
@@ -173,19 +189,22 @@ class Deadlines:
         more.deadline = min(more.starts_by, more.ends_by)
         if more.deadline < math.inf:
             self._ends.add(more.deadline, entry)
+            self.any_ends = True
 
     def started(self, entry: Entry[Any, Any]) -> None:
-        """Note a start: the deadline of the first one has been met."""
-        if entry.more.starts_by < math.inf:
-            entry.more.starts_by = math.inf
-            self.run(entry)
+        """Note a first start: its deadline has been met."""
+        entry.more.starts_by = math.inf
+        self.run(entry)
 
     def watch(self, entry: Entry[Any, Any], now: float) -> Trigger | None:
         """Note when an entry that is PENDING becomes due; say why, if it is now."""
-        at = min(entry.enqueued_at + self.interval, entry.more.early)
+        old = entry.enqueued_at + self.interval
+        at = min(old, entry.more.early)
         if at <= now:
             return self._why(entry, now)
-        if at < math.inf:
+        if at == old < math.inf and self._is_youngest(entry):
+            self._by_age.append(entry)
+        elif at < math.inf:
             self._dues.add(at, entry)
         if entry.more.deadline < math.inf:
             self._urgent.add(entry.more.deadline, entry)
@@ -193,16 +212,23 @@ class Deadlines:
 
     def next_due(self) -> float:
         """Return when the next entry becomes due [s]; inf: none will."""
-        return min(self._dues.next(), self._urgent.next() - self.slack.value)
+        self._drop_start()
+        by_age = self._by_age[0].enqueued_at + self.interval if self._by_age else math.inf
+        return min(by_age, self._dues.next(), self._urgent.next() - self.slack.value)
 
     def pop_due(self, now: float) -> tuple[Entry[Any, Any], Trigger] | None:
         """Give out an entry that has become due at `now` [s], and why; None: none has."""
-        if self._dues.next() <= now:
-            entry = self._dues.pop()
-            return entry, self._why(entry, now)
+        line = self._by_age
+        while line and line[0].enqueued_at + self.interval <= now:
+            entry = line.popleft()
+            if _may_wait(entry):
+                return entry, Trigger.INTERVAL
+        if (due := self._dues.pop(now)) is not None:
+            return due, self._why(due, now)
+        # The sum of `next_due`, or rounding could keep back what the alarm has rung for.
         if self._urgent.next() - self.slack.value <= now:
-            return self._urgent.pop(), Trigger.DEADLINE
-        return None
+            due = self._urgent.pop(math.inf)
+        return None if due is None else (due, Trigger.DEADLINE)
 
     def next_end(self) -> float:
         """Return when the next entry expires [s]; inf: none will."""
@@ -211,10 +237,13 @@ class Deadlines:
     def pop_end(self, now: float, *, late: bool) -> Entry[Any, Any] | None:
         """Give out an entry whose deadline is at `now` [s] or before; `late`: before."""
         at = self._ends.next()
-        return self._ends.pop() if at < now or (at == now and not late) else None
+        return self._ends.pop(now) if at < now or (at == now and not late) else None
 
     def tidy(self, pending: int) -> None:
         """Let go of what is out of date, where so many entries are PENDING."""
+        self._drop_start()
+        if len(self._by_age) > 2 * pending + _MANY:
+            self._by_age = deque(filter(_may_wait, self._by_age))
         self._dues.tidy(pending)
         self._urgent.tidy(pending)
 
@@ -222,6 +251,14 @@ class Deadlines:
         """Let go of the deadlines of what is settled; `outstanding` counts what is not."""
         if len(self._ends) > _MANY:  # the first ones go when they are looked at
             self._ends.tidy(outstanding())
+
+    def _is_youngest(self, entry: Entry[Any, Any]) -> bool:
+        return not self._by_age or self._by_age[-1].enqueued_at <= entry.enqueued_at
+
+    def _drop_start(self) -> None:
+        line = self._by_age
+        while line and not _may_wait(line[0]):
+            line.popleft()
 
     def _why(self, entry: Entry[Any, Any], now: float) -> Trigger:
         by_age = entry.enqueued_at + self.interval <= now

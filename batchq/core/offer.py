@@ -11,8 +11,9 @@ import math
 from collections.abc import Callable, Hashable
 from typing import Any, Final, NamedTuple
 
-import attrs
+import msgspec
 
+from batchq.core.entry import More
 from batchq.core.numbers import is_number
 from batchq.core.option_groups import Oversize
 from batchq.core.options import PerCall, Settings
@@ -36,21 +37,30 @@ def _in_time(deadline: float, timeout: float) -> float:
     return deadline if timeout == math.inf else deadline - timeout / _MARGIN
 
 
-@attrs.define(eq=False)
-class Offer:
-    """What a caller wants to put in; the fields are those of `More` and `Entry`."""
+# As an entry, it is nothing that the garbage collector need look at while it waits.
+class Offer(msgspec.Struct, eq=False, gc=False):
+    """What a caller wants to put in.
+
+    Attributes:
+        item: the item.
+        priority: its level.
+        more: what is noted of it when it comes in.
+        delay: how long it has to wait at least [s].
+        queue_timeout: when it expires if it has not started, after its delay [s].
+        delivery_timeout: when it expires if it has no verdict, after its admission [s].
+    """
 
     item: Any
     priority: int
+    more: More
     delay: float = 0.0
-    weight: float = 1.0
-    partition: Hashable = None
-    key: Hashable = None
     queue_timeout: float = math.inf
     delivery_timeout: float = math.inf
-    solo: bool = False
-    named_partition: bool = False
-    named_key: bool = False
+
+    @property
+    def expires(self) -> bool:
+        """Whether it has a deadline."""
+        return self.queue_timeout < math.inf or self.delivery_timeout < math.inf
 
     def times(self, now: float) -> Times:
         """Say when it expires if it is admitted at `now` [s]."""
@@ -80,8 +90,8 @@ class Appraiser:
         self._partition_by = settings.order.partition_by
         self._coalesce_by = settings.room.coalesce_by
         self._weigh = settings.batch.weigh
-        self._queue_timeout = settings.time.queue_timeout
-        self._delivery_timeout = settings.time.delivery_timeout
+        self._queue_timeout = _limit("queue_timeout", settings.time.queue_timeout)
+        self._delivery_timeout = _limit("delivery_timeout", settings.time.delivery_timeout)
         # The most that one item may weigh, and who says so.
         limits = {"max_queue_weight": settings.room.max_queue_weight}
         if settings.batch.oversize is Oversize.REJECT:
@@ -118,19 +128,22 @@ class Appraiser:
             raise TypeError(
                 _UNKNOWN.format(next(iter(unknown)), ", ".join(PerCall.__annotations__))
             )
-        return Offer(
-            item=item,
-            priority=self._priority(item, priority),
-            delay=delay,
+        level = self._priority(item, priority)
+        more = More(
             weight=self._weight(item, weight),
             partition=_said("partition", partition, self._partition_by, item=item),
             key=_said("key", key, self._coalesce_by, item=item),
-            queue_timeout=_limit("queue_timeout", queue_timeout, self._queue_timeout),
-            delivery_timeout=_limit("delivery_timeout", delivery_timeout, self._delivery_timeout),
             solo=solo,
             named_partition=partition is not None,
             named_key=key is not None,
+            told=False,
         )
+        start, end = self._queue_timeout, self._delivery_timeout
+        if queue_timeout is not None:
+            start = _limit("queue_timeout", queue_timeout)
+        if delivery_timeout is not None:
+            end = _limit("delivery_timeout", delivery_timeout)
+        return Offer(item, level, more, delay, start, end)
 
     def check_weight(self, weight: float) -> None:
         """Refuse what nothing could ever carry.
@@ -162,6 +175,8 @@ class Appraiser:
 
     def _weight(self, item: object, weight: float | None) -> float:
         if weight is None:
+            if self._weigh is None and not self._limits:
+                return 1.0
             weight = 1.0 if self._weigh is None else self._weigh(item)
         if not is_number(weight) or not 0 <= weight < math.inf:
             raise OptionError(f"weight must be a finite number from 0, got {weight!r}")
@@ -173,7 +188,9 @@ def _said(
     what: str, given: Hashable, by: Callable[[Any], Hashable] | None, *, item: object
 ) -> Hashable:
     found = given
-    if given is None and by is not None:
+    if given is None:
+        if by is None:
+            return None
         found = by(item)
         if inspect.iscoroutine(found):
             found.close()  # or Python warns that nobody awaited it
@@ -185,8 +202,7 @@ def _said(
     return found
 
 
-def _limit(name: str, given: float | None, default: float | None) -> float:
-    found = default if given is None else given
+def _limit(name: str, found: float | None) -> float:
     if found is None:
         return math.inf
     if not is_number(found) or not found > 0:

@@ -60,7 +60,8 @@ class RichAdmission(Admission[T, R]):
         self.appraiser = Appraiser(self._name, settings, self._check_level)
         self.coalescing = Coalescing(settings.room.coalesce_policy, self.appraiser, waiting, news)
         for producer in self.producers:
-            producer.item = Offer(producer.item, producer.priority, producer.delay)
+            more = More(told=False)
+            producer.item = Offer(producer.item, producer.priority, more, producer.delay)
 
     def enqueue(
         self,
@@ -191,7 +192,7 @@ class RichAdmission(Admission[T, R]):
             if self.producers:  # it may weigh less than before
                 self.let_in(now)
             return shared
-        if self.producers or not self._fits(offer.weight):
+        if self.producers or not self._fits(offer.more.weight):
             if self._policy is DropPolicy.BLOCK:
                 self._turned_away = offer
                 return None
@@ -217,7 +218,7 @@ class RichAdmission(Admission[T, R]):
         """Evict what the policy allows until an offer fits; tell whether it does."""
         if self._policy is DropPolicy.REJECT_NEW:
             raise self.full_error()
-        while not self._fits(offer.weight):
+        while not self._fits(offer.more.weight):
             victim = self._victim(offer.priority)
             if victim is None:
                 return False
@@ -240,19 +241,9 @@ class RichAdmission(Admission[T, R]):
 
     def _entry(self, offer: Offer, now: float) -> Entry[T, R]:
         entry = self._new(offer.item, offer.priority, now)
-        times = offer.times(now)
-        more = More(
-            partition=offer.partition,
-            weight=offer.weight,
-            key=offer.key,
-            starts_by=times.starts_by,
-            ends_by=times.ends_by,
-            early=times.early,
-            solo=offer.solo,
-            named_partition=offer.named_partition,
-            named_key=offer.named_key,
-            told=False,
-        )
+        more = offer.more
+        if offer.expires:
+            more.starts_by, more.ends_by, more.early = offer.times(now)
         force_setattr(entry, "more", more)
         return entry
 
@@ -263,7 +254,7 @@ class RichAdmission(Admission[T, R]):
         while self.producers:
             first = self.producers[0]
             shared = not first.withdrawn and self._waiting.shared.find(first.item) is not None
-            if not first.withdrawn and not shared and not self._fits(first.item.weight):
+            if not first.withdrawn and not shared and not self._fits(first.item.more.weight):
                 return None
             self.producers.popleft()
             if not first.withdrawn:

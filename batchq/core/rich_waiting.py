@@ -171,7 +171,7 @@ class RichWaiting:
         for entry in sorted((*flying, *plain), key=lambda entry: entry.id):
             entry.more = More()
             self._ages.add(entry)
-        self._selection.partition(None).running += running
+        self._selection.runs(None, running)
         for entry in sorted(plain.bucket, key=lambda entry: entry.id):
             if not plain.bucket.is_fresh(entry):
                 self.put_back(entry)
@@ -210,9 +210,16 @@ class RichWaiting:
     def take(self, choice: Choice) -> Sequence[Entry[Any, Any]]:
         """Take the entries of a choice out; they are IN_FLIGHT."""
         entries = (choice.entries or ())[: choice.count]
+        self.size -= len(entries)
         for entry in entries:
-            self._count_out(entry)
-            self._deadlines.started(entry)
+            more = entry.more
+            self.weight -= more.weight
+            if more.key is not None:
+                self.shared.withdraw(entry)
+            if more.starts_by < math.inf:
+                self._deadlines.started(entry)
+        # Sums of floats drift: where nothing waits, nothing weighs.
+        self.weight = self.weight if self.size else 0.0
         self._selection.serve(choice.place, entries)
         if self._planning is not None:
             self._planning.took(whole=len(entries) == len(choice.entries or ()))
@@ -257,6 +264,8 @@ class RichWaiting:
             late: only what its deadline has passed for: it may not start any more.
         """
         found = False
+        if not self._deadlines.any_ends:
+            return found
         while (entry := self._deadlines.pop_end(now, late=late)) is not None:
             found = True
             self._expire(entry)
@@ -322,6 +331,5 @@ class RichWaiting:
 
     def _count_out(self, entry: Entry[Any, Any]) -> None:
         self.size -= 1
-        # Sums of floats drift: where nothing waits, nothing weighs.
         self.weight = self.weight - entry.more.weight if self.size else 0.0
         self.shared.withdraw(entry)

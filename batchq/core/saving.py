@@ -58,9 +58,9 @@ def more_of(record: Saved[Any], appraiser: Appraiser) -> More:
         key=record.key,
     )
     more = More(
-        partition=offer.partition,
+        partition=offer.more.partition,
         weight=record.weight,
-        key=offer.key,
+        key=offer.more.key,
         starts_by=math.inf if record.starts_by is None else record.starts_by,
         ends_by=math.inf if record.ends_by is None else record.ends_by,
         solo=record.solo,

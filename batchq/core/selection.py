@@ -1,25 +1,27 @@
 """Which ready bucket is next: the best level, then fair turns; and what a partition may do.
 
-    partitions: name ─▶ Partition ─▶ SortedBucket, one or one per level
+    buckets: name, or name and level ─▶ SortedBucket        what waits
+    partitions: name ─▶ Partition                           what keeps it from starting
 
 Rule 1: a bucket just served, or just become non-empty, goes behind its equals, so that a
 hot partition cannot shut out a cold one.
-Rule 2: a partition in which nothing waits, is held up or runs leaves no trace.
+Rule 2: a partition in which nothing waits, is held up or runs leaves no trace; where
+partitions have no limit, only what waits does.
 Rule 3: nothing walks all partitions where only one has changed.
 """
 
 from __future__ import annotations
 
 import heapq
-import itertools
 import math
+from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, Final
 
 import attrs
 
 from batchq.core.batch import Trigger
-from batchq.core.entry import DELAYED, IN_FLIGHT, Entry
+from batchq.core.entry import DELAYED, Entry
 from batchq.core.options import Settings
 from batchq.core.sorted_bucket import LOUD, SortedBucket
 from batchq.core.waiting import Choice
@@ -31,19 +33,15 @@ _MANY: Final = 64  # stale places in a line that are not worth a rebuild
 
 @attrs.define(eq=False)
 class Partition:
-    """The buckets of one partition, and what keeps them from starting.
+    """What keeps the buckets of one partition from starting.
 
     Attributes:
-        name: what `partition_by` gave.
-        buckets: what waits, by level; one for all levels where they mix.
         running: batches in flight [batches].
-        parked: whether buckets were taken out of line until something changes here.
+        parked: buckets that were taken out of line until something changes here.
     """
 
-    name: Hashable
-    buckets: dict[int, SortedBucket] = attrs.field(factory=dict)
     running: int = 0
-    parked: bool = False
+    parked: dict[SortedBucket, None] = attrs.field(factory=dict)
     _held: list[tuple[int, int, Entry[Any, Any]]] = attrs.field(factory=list)
 
     def hold(self, entry: Entry[Any, Any]) -> None:
@@ -60,66 +58,77 @@ class Partition:
     @property
     def empty(self) -> bool:
         """Whether it can be forgotten."""
-        return not self.buckets and not self.running and self.barrier() == math.inf
+        return not self.running and not self.parked and self.barrier() == math.inf
+
+
+# Rank, turn, bucket. No two buckets have the same turn, so they are never compared.
+Place = tuple[float, int, SortedBucket]
 
 
 @attrs.define(eq=False)
 class _Line:
     """Buckets by rank and turn; a bucket may stand in it more than once."""
 
-    _heap: list[tuple[float, int, int, SortedBucket]] = attrs.field(factory=list)
-    _serial: Iterator[int] = attrs.field(factory=itertools.count)
+    _run: deque[Place] = attrs.field(factory=deque)  # what came in this very order: mostly all
+    _heap: list[Place] = attrs.field(factory=list)
 
     def push(self, bucket: SortedBucket) -> None:
-        heapq.heappush(self._heap, (bucket.rank(), bucket.turn, next(self._serial), bucket))
+        place = (bucket.rank(), bucket.turn, bucket)
+        if not self._run or self._run[-1] <= place:
+            self._run.append(place)
+        else:
+            heapq.heappush(self._heap, place)
 
-    def pop(self) -> None:
-        heapq.heappop(self._heap)
+    def pop(self) -> SortedBucket:
+        """Give out what `first` has returned."""
+        if self._heap and (not self._run or self._heap[0] < self._run[0]):
+            return heapq.heappop(self._heap)[2]
+        return self._run.popleft()[2]
 
     def first(self) -> SortedBucket | None:
         """Return the first bucket that is where it should be; it stays in line."""
-        heap = self._heap
-        while heap:
-            rank, turn, serial, bucket = heap[0]
-            if not bucket.count or turn != bucket.turn:
-                heapq.heappop(heap)
-            elif rank != (actual := bucket.rank()):
-                heapq.heapreplace(heap, (actual, turn, serial, bucket))
-            else:
+        run, heap = self._run, self._heap
+        while run or heap:
+            ahead = heap and (not run or heap[0] < run[0])
+            rank, turn, bucket = heap[0] if ahead else run[0]
+            if bucket.count and turn == bucket.turn and rank == bucket.rank():
                 return bucket
+            self.pop()
+            if bucket.count and turn == bucket.turn:
+                self.push(bucket)
         return None
 
     def tidy(self, alive: int) -> None:
         """Let go of stale places, where `alive` buckets may stand in line."""
         if not alive:
+            self._run.clear()
             self._heap.clear()
-        elif len(self._heap) > 4 * alive + _MANY:
-            last = {id(cell[3]): cell for cell in self._heap if cell[1] == cell[3].turn}
-            self._heap = [cell for cell in last.values() if cell[3].count]
-            heapq.heapify(self._heap)
+        elif len(self._run) + len(self._heap) > 4 * alive + _MANY:
+            places = sorted((*self._run, *self._heap), reverse=True)  # the best place counts
+            best = {place[2]: place for place in places if place[1] == place[2].turn}
+            self._run = deque(sorted(place for place in best.values() if place[2].count))
+            self._heap.clear()
 
 
 class Selection:
-    """The buckets of a queue, and whose turn it is.
-
-    Attributes:
-        buckets: how many are not empty.
-    """
+    """The buckets of a queue, and whose turn it is."""
 
     def __init__(self, settings: Settings) -> None:
         """Make one in which nothing waits."""
         order, limit = settings.order, settings.batch.max_batch_weight
         self._size = settings.batch.first
-        self.buckets = 0
         self._ordered = order.ordered
         self._budget = math.inf if limit is None else limit
         self._mixes = order.mix_priorities
         self._aging = order.priority_aging
         self._limit = 1 if order.ordered else order.partition_concurrency or math.inf
+        self._buckets: dict[Hashable, SortedBucket] = {}
         self._partitions: dict[Hashable, Partition] = {}
         self._turn = 0
         self._ready = _Line()
+        # Every bucket, from when somebody has asked for one that is not ready of its own.
         self._all = _Line()
+        self._lists_all = False
 
     @property
     def size(self) -> int:
@@ -130,31 +139,25 @@ class Selection:
     def size(self, size: int) -> None:
         smaller, self._size = size < self._size, size
         if smaller:  # more buckets may be full
-            for partition in self._partitions.values():
-                for bucket in partition.buckets.values():
-                    self._look_at(bucket)
+            for bucket in self._buckets.values():
+                self._look_at(bucket)
 
     def __iter__(self) -> Iterator[Entry[Any, Any]]:
         """Walk the entries that are PENDING, in no order."""
-        for partition in self._partitions.values():
-            for bucket in partition.buckets.values():
-                yield from bucket
+        for bucket in self._buckets.values():
+            yield from bucket
 
     def add(self, entry: Entry[Any, Any]) -> None:
         """Let an entry wait for a batch."""
-        partition = self.partition(entry.more.partition)
+        name = entry.more.partition
         level = 0 if self._mixes else entry.priority
-        bucket = partition.buckets.get(level)
+        key = self._key(name, level)
+        bucket = self._buckets.get(key)
         if bucket is None:
-            bucket = partition.buckets[level] = SortedBucket(partition, level, self._aging)
-            self.buckets += 1
+            bucket = self._buckets[key] = SortedBucket(name, level, self._aging)
             bucket.turn = self._next_turn()
-            bucket.add(entry)
-            self._list(bucket)
-            return
-        rank, wakes = bucket.rank(), self._wakes(bucket)
-        bucket.add(entry)
-        if wakes or bucket.rank() < rank:
+        wakes = self._wakes(bucket)
+        if bucket.add(entry) or wakes:
             self._list(bucket)
         elif not bucket.listed:
             self._look_at(bucket)
@@ -164,9 +167,7 @@ class Selection:
         bucket = entry.more.place
         bucket.leave(entry)
         if not bucket.count:
-            del bucket.home.buckets[bucket.level]
-            self.buckets -= 1
-            self._forget(bucket.home)
+            self._drop(bucket)
 
     def mark_due(self, entry: Entry[Any, Any], reason: Trigger) -> None:
         """Note that an entry may not wait for company any longer."""
@@ -193,7 +194,7 @@ class Selection:
     def hold(self, entry: Entry[Any, Any]) -> None:
         """Note an entry that is DELAYED: in a partition that is ordered it holds up others."""
         if self._ordered:
-            self.partition(entry.more.partition).hold(entry)
+            self._partition(entry.more.partition).hold(entry)
 
     def best(self, why: Trigger | None) -> SortedBucket | None:
         """Return the bucket whose turn it is, among the ready ones whose partition may start.
@@ -201,13 +202,13 @@ class Selection:
         Args:
             why: why every bucket is ready; None: only those that are of their own.
         """
-        line = self._ready if why is None else self._all
+        line = self._ready if why is None else self._line_of_all()
         while (bucket := line.first()) is not None:
             if bucket.hushed is why or (why is None and not self._is_ready(bucket)):
                 bucket.listed = False
                 line.pop()
             elif self.is_blocked(bucket):
-                bucket.home.parked = True
+                self._partition(bucket.name).parked[bucket] = None
                 line.pop()
             else:
                 return bucket
@@ -219,13 +220,19 @@ class Selection:
 
     def serve(self, bucket: SortedBucket, entries: Sequence[Entry[Any, Any]]) -> None:
         """Let entries of the bucket go as one batch: it goes behind its equals."""
-        bucket.home.running += 1
-        for entry in entries:
-            entry.code = IN_FLIGHT
-            self.leave(entry)
+        self.runs(bucket.name, 1)
+        bucket.take(entries)
         if bucket.count:
             bucket.turn = self._next_turn()
             self._list(bucket)
+            self._tidy()
+        else:
+            self._drop(bucket)
+
+    def runs(self, name: Hashable, batches: int) -> None:
+        """Note that more batches of a partition are in flight."""
+        if self._limit < math.inf:
+            self._partition(name).running += batches
 
     def changed(self, name: Hashable, *, ended: int = 0) -> None:
         """Put the buckets of a partition back in line, for it may start again.
@@ -238,25 +245,12 @@ class Selection:
         if partition is None:
             return
         partition.running -= ended
-        if partition.parked:
-            partition.parked = False
-            for bucket in partition.buckets.values():
+        parked, partition.parked = partition.parked, {}
+        for bucket in parked:
+            if bucket.count:
                 self._list(bucket)
-        self._forget(partition)
-
-    def partition(self, name: Hashable) -> Partition:
-        """Return a partition; there is one from now on."""
-        found = self._partitions.get(name)
-        if found is None:
-            found = self._partitions[name] = Partition(name)
-        return found
-
-    def _forget(self, partition: Partition) -> None:
-        """Let go of a partition that has nothing left."""
-        if partition.empty and self._partitions.get(partition.name) is partition:
-            del self._partitions[partition.name]
-        self._ready.tidy(self.buckets)
-        self._all.tidy(self.buckets)
+        if partition.empty:
+            del self._partitions[name]
 
     def choice(
         self,
@@ -266,9 +260,8 @@ class Selection:
     ) -> Choice:
         """Make a choice of entries of a bucket; None: those that go first. It stays there."""
         if entries is None:
-            barrier = bucket.home.barrier() if self._ordered else math.inf
-            entries = bucket.head(self.size, self._budget, barrier)
-        if bucket.count >= self.size:
+            entries = bucket.head(self._size, self._budget, self._barrier(bucket))
+        if bucket.count >= self._size:
             trigger = Trigger.SIZE
         elif bucket.weight >= self._budget:
             trigger = Trigger.WEIGHT
@@ -277,8 +270,8 @@ class Selection:
         return Choice(len(entries), trigger, entries, bucket)
 
     def _is_ready(self, bucket: SortedBucket) -> bool:
-        full = bucket.count >= self.size or bucket.weight >= self._budget
-        return bool(bucket.due) or full
+        full = bucket.count >= self._size or bucket.weight >= self._budget
+        return full or bucket.due > 0
 
     def _promote(self, entry: Entry[Any, Any], priority: int) -> None:
         """Give an entry a better level; its bucket keeps its turn."""
@@ -302,15 +295,54 @@ class Selection:
             self._ready.push(bucket)
 
     def _list(self, bucket: SortedBucket) -> None:
-        self._all.push(bucket)
+        if self._lists_all:
+            self._all.push(bucket)
         bucket.listed = False  # its place of before may be stale
         self._look_at(bucket)
 
     def is_blocked(self, bucket: SortedBucket) -> bool:
         """Whether the partition of a bucket may start nothing now."""
-        if bucket.home.running >= self._limit:
+        if self._limit == math.inf:
+            return False
+        partition = self._partitions.get(bucket.name)
+        if partition is None:
+            return False
+        if partition.running >= self._limit:
             return True
-        return self._ordered and not bucket.head(1, math.inf, bucket.home.barrier())
+        return self._ordered and not bucket.head(1, math.inf, partition.barrier())
+
+    def _barrier(self, bucket: SortedBucket) -> float:
+        """Return the smallest id that is held up in the partition of a bucket; inf: none."""
+        partition = self._partitions.get(bucket.name) if self._ordered else None
+        return math.inf if partition is None else partition.barrier()
+
+    def _line_of_all(self) -> _Line:
+        if not self._lists_all:
+            self._lists_all = True
+            for bucket in self._buckets.values():
+                self._all.push(bucket)
+        return self._all
+
+    def _key(self, name: Hashable, level: int) -> Hashable:
+        return name if self._mixes else (name, level)
+
+    def _partition(self, name: Hashable) -> Partition:
+        """Return a partition; there is one from now on."""
+        found = self._partitions.get(name)
+        if found is None:
+            found = self._partitions[name] = Partition()
+        return found
+
+    def _drop(self, bucket: SortedBucket) -> None:
+        """Let go of a bucket in which nothing waits."""
+        del self._buckets[self._key(bucket.name, bucket.level)]
+        self._lists_all = self._lists_all and bool(self._buckets)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        left = len(self._buckets)
+        self._ready.tidy(left)
+        self._all.tidy(left)
 
     def _wakes(self, bucket: SortedBucket) -> bool:
         """Note that something has changed; tell whether the bucket was passed over."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import weakref
 from typing import Any
@@ -15,6 +16,7 @@ from batchq.core.entry import EntryStatus
 from batchq.core.limits import SlidingWindow, TokenBucket
 from batchq.core.options import read_settings
 from batchq.core.result import Result
+from batchq.core.snapshot import Saved
 from batchq.errors import QueueFull
 
 
@@ -205,3 +207,104 @@ def test_a_bucket_that_a_smaller_size_makes_full_starts() -> None:
     assert queue.start() == []
     queue.batcher.waiting.batch_size = 3
     assert [list(batch) for batch in queue.start()] == [["a", "b", "c"]]
+
+
+def test_a_bucket_keeps_the_place_of_its_best_entry_when_stale_places_go() -> None:
+    queue = Queue(priority_levels=3, partition_by=lambda item: item[0])
+    (busy,) = queue.enqueue("-busy")
+    (batch,) = queue.start()
+    assert batch.entries == [busy]
+    queue.enqueue("a2", priority=2)
+    queue.enqueue("a0", priority=0)
+    queue.enqueue("b1", priority=1)
+    for _ in range(100):  # each leaves a stale place
+        (gone,) = queue.enqueue("gone", priority=0)
+        assert queue.batcher.cancel_entry(gone, 0.0)
+    queue.end(batch)
+    assert [list(batch) for batch in queue.start()] == [["a0", "a2"]]
+
+
+def test_a_bucket_that_never_empties_leaves_no_places_behind() -> None:
+    queue = Queue(priority_levels=2, batch_size=2)
+    queue.enqueue("old", priority=1)
+    for _ in range(500):
+        queue.enqueue("new", "new", priority=0)
+        (batch,) = queue.start()
+        assert list(batch) == ["new", "new"]
+        queue.end(batch)
+    line = queue.batcher.waiting._selection._ready
+    assert len(line._run) + len(line._heap) < 100
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_what_is_cancelled_leaves_no_dead_entries_behind(levels: int) -> None:
+    queue = Queue(priority_levels=levels, batch_size=2, flush_interval=None)
+    queue.batcher.pause(accept=True)
+    first = queue.enqueue("first", priority=levels - 1)
+    entries = queue.enqueue(*range(1000), priority=0)  # of a better level: not in line
+    last = queue.enqueue("last", priority=levels - 1)
+    for entry in entries:
+        queue.batcher.cancel_entry(entry, 0.0)
+    (bucket,) = queue.batcher.waiting._selection._buckets.values()
+    assert (bucket._cells is None) == (levels == 1)
+    held = bucket._next or bucket._last if levels == 1 else bucket._cells
+    assert len(held) < 70
+    queue.batcher.resume(0.0)
+    assert [batch.entries for batch in queue.start()] == [first + last]
+
+
+@pytest.mark.parametrize("again", [[0], [0, 1], [1], [1, 2], [2], [0, 3], [3], [0, 1, 2, 3]])
+def test_what_comes_again_takes_its_old_place_in_a_line(again: list[int]) -> None:
+    queue = Queue(batch_size=4, concurrency=9, batching_strategy=lambda items: [items[:4]])
+    entries = queue.enqueue(*range(4))
+    (batch,) = queue.start()
+    queue.batcher.pause(accept=True)
+    queue.enqueue(*range(4, 9))
+    queue.batcher.cancel_entry(queue.enqueue("gone")[0], 0.0)
+    queue.end(batch, *(Result.snooze(0) if item in again else None for item in batch))
+    queue.start(now=0.0)
+    queue.batcher.resume(0.0)
+    queue.batcher._starter.waiting.batch_size = 20
+    assert entries
+    items = [item for batch in queue.start() for item in batch]
+    assert items == [*again, *range(4, 9)]
+
+
+def test_the_last_in_line_comes_again_and_waits_once() -> None:
+    queue = Queue(batch_size=2, batching_strategy=lambda items: [items[-1:]])
+    queue.enqueue("first", "last")
+    (batch,) = queue.start()
+    assert list(batch) == ["last"]
+    queue.end(batch, Result.snooze(0))
+    queue.batcher.waiting.advance(0.0)
+    assert [entry.item for entry in queue.batcher.waiting] == ["first", "last"]
+
+
+def test_what_comes_back_out_of_the_order_of_its_age_is_due_in_time() -> None:
+    queue = Queue(flush_interval=10.0)
+    kept: dict[str, Any] = {
+        "priority": 0,
+        "partition": None,
+        "key": None,
+        "weight": 1.0,
+        "attempts": 0,
+    }
+    kept |= {"solo": False, "error": None, "due": None, "starts_by": None, "ends_by": None}
+    young, old = (Saved(id=id_, item=id_, enqueued_at=-4.0 * id_, **kept) for id_ in (1, 2))
+    queue.batcher.restore([young, old], 0.0)
+    queue.batcher.next_batch(0.0)
+    assert queue.batcher.next_deadline() == 2.0
+
+
+def test_very_many_partitions_are_little_to_look_at_for_the_garbage_collector() -> None:
+    def partition(item: int) -> int:
+        return item
+
+    queue = Queue(partition_by=partition, max_queue_size=None, flush_interval=None)
+    queue.enqueue(*range(100))  # what is there once
+    gc.collect()
+    before = len(gc.get_objects())
+    queue.enqueue(*range(100, 1100))
+    queue.batcher.flush()
+    gc.collect()
+    assert len(gc.get_objects()) - before < 1200  # one list each
