@@ -178,6 +178,12 @@ PLAIN: Final = (
         "if (self.retry is None and",
     ),
     Fault(
+        "a job without a verdict waits in its queue again",
+        "core/settling.py",
+        "        if self.leave:\n            self.count",
+        "        if self.leave and result.retry_after is not None:\n            self.count",
+    ),
+    Fault(
         "a settled entry keeps its item",
         "core/entry.py",
         "        self.item = None  # type",
@@ -244,6 +250,13 @@ PLAIN: Final = (
         "carrier.py",
         "return same and not self.scope.cancel_called",
         "return not self.scope.cancel_called",
+        PUMP,
+    ),
+    Fault(
+        "a task is given a batch after its scope was cancelled",
+        "carrier.py",
+        "return same and not self.scope.cancel_called",
+        "return same",
         PUMP,
     ),
     Fault(
@@ -318,7 +331,10 @@ POISON: Final = model("test_exactly_the_poison_fails_in_few_calls")
 ORDERED: Final = model("test_nothing_of_an_ordered_partition_overtakes")
 STRATEGY: Final = ("tests/core/test_strategy.py",)
 ADAPTIVE: Final = ("tests/core/test_adaptive.py",)
+VICTIMS: Final = ("tests/core/test_victims.py",)
 SAVING: Final = ("tests/test_queue_saving.py",)
+LAST_SAVE: Final = ("tests/test_persistence.py",)
+EVERYWHERE: Final = ("tests/test_queue_cancel_everywhere.py",)
 LEAKS: Final = ("tests/test_queue_leaks.py",)
 
 # What is asked beyond first come, first served; by family of rules.
@@ -558,6 +574,77 @@ RICH: Final = (
         "self.last_id = self._first_id = max([self.last_id, *(each.id for each in records)])",
         "self._first_id = self.last_id",
         SAVING,
+    ),
+    Fault(
+        "victims: one that comes again is none",
+        "core/rich_waiting.py",
+        "        self._selection.add(entry)\n        if self.victims is not None:",
+        "        self._selection.add(entry)\n"
+        "        if self.victims is not None and not entry.attempts:",
+        VICTIMS,
+    ),
+    Fault(
+        "victims: a better level is not noted",
+        "core/rich_waiting.py",
+        "        if victims is not None and level != priority:\n",
+        "        if victims is None:\n",
+        VICTIMS,
+    ),
+    Fault(
+        "victims: one goes for the level that it had",
+        "core/victims.py",
+        "            if entry.code == self.code and key == self.key(entry):",
+        "            if entry.code == self.code:",
+        VICTIMS,
+    ),
+    Fault(
+        "victims: what is tidied up is forgotten",
+        "core/victims.py",
+        "            for entry in alive.values():\n                self.add(entry)",
+        "            alive.clear()",
+        VICTIMS,
+    ),
+    Fault(
+        "told: an item let in is told of again with whom joins it",
+        "core/rich_admission.py",
+        "            producer.entry.more.told = True  # by way of `admitted`\n",
+        "",
+        EVERYWHERE,
+    ),
+    Fault(
+        "told: a shared entry is told of for each of its callers",
+        "teller.py",
+        "told, entry.more.told = entry.more.told, True",
+        "told = entry.more.told",
+        EVERYWHERE,
+    ),
+    Fault(
+        "early: nobody looks whom a verdict makes room for",
+        "core/starting.py",
+        "                self._news.ring()  # there may be room by `max_outstanding`\n",
+        "                pass\n",
+        rule("test_an_early_verdict_makes_room_at_once"),
+    ),
+    Fault(
+        "early: a look lets nobody in",
+        "core/starting.py",
+        "late=True) or self.door.producers:",
+        "late=True):",
+        rule("test_an_early_verdict_makes_room_at_once"),
+    ),
+    Fault(
+        "last save: its time begins when the drain has ended",
+        "queue.py",
+        "                save_by = budget  # one",
+        "                save_by = trio.current_time() + self._shutdown_timeout  # one",
+        LAST_SAVE,
+    ),
+    Fault(
+        "last save: none where the time is up",
+        "keeper.py",
+        "min(self._timeout, left) if left > 0 else self._timeout",
+        "min(self._timeout, max(0.0, left))",
+        LAST_SAVE,
     ),
 )
 

@@ -22,6 +22,10 @@ FAMILIES: Final = {
     "adaptive",
     "outstanding",
     "restore",
+    "victims",
+    "told",
+    "early",
+    "last save",
 }
 
 
