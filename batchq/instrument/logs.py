@@ -36,7 +36,6 @@ class LogWriter:
     queue: str
     logger: logging.Logger = attrs.field(factory=lambda: logging.getLogger("batchq.queue"))
     describe: Callable[[Any], object] | None = None
-    _began: dict[int, float] = attrs.field(factory=dict, init=False)
 
     @property
     def hooks(self) -> Hooks[Any, Any]:
@@ -63,12 +62,11 @@ class LogWriter:
         return {} if self.describe is None else {"item": self.describe(item)}
 
     def _start(self, batch: Batch[Any]) -> None:
-        self._began[batch.id] = trio.current_time()
         facts = {"batch": batch.id, "items": len(batch), "attempt": batch.attempt}
         self._say("batch begins", logging.DEBUG, trigger=batch.trigger.value, **facts)
 
     def _complete(self, batch: Batch[Any], results: Sequence[Result[Any]]) -> None:
-        seconds = round(trio.current_time() - self._began.pop(batch.id), 6)
+        seconds = round(trio.current_time() - batch.started_at, 6)
         failed = sum(result.success is False for result in results)
         self._say("batch done", batch=batch.id, items=len(batch), failed=failed, seconds=seconds)
 

@@ -34,7 +34,6 @@ class Tally:
         self.numbers: Counter[tuple[str, ...]] = Counter()
         self.buckets: Counter[tuple[str, str, int]] = Counter()
         self.sums: dict[tuple[str, str], float] = {}
-        self._began: dict[tuple[str, int], float] = {}
 
     def watch(self, queue: str, kind: type[Hooks[Any, Any]] = Hooks) -> Hooks[Any, Any]:
         """Make the hooks of a queue: `Hooks`, or `JobHooks` for a durable handler."""
@@ -60,15 +59,13 @@ class Tally:
         self.sums[name, queue] = self.sums.get((name, queue), 0.0) + value
 
     def _start(self, queue: str, batch: Batch[Any]) -> None:
-        now = self._began[queue, batch.id] = trio.current_time()
         self._count(queue, "batches", batch.trigger.value)
         self.numbers["running", queue] += 1
         self._add(queue, "batch_size", len(batch))
         for entry in batch.entries:
             if not entry.attempts:
-                self._add(queue, "wait_seconds", now - entry.enqueued_at)
+                self._add(queue, "wait_seconds", batch.started_at - entry.enqueued_at)
 
     def _complete(self, queue: str, batch: Batch[Any], _: object) -> None:
         self.numbers["running", queue] -= 1
-        began = self._began.pop((queue, batch.id))
-        self._add(queue, "call_seconds", trio.current_time() - began)
+        self._add(queue, "call_seconds", trio.current_time() - batch.started_at)
