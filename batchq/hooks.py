@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar, get_args, get_type_h
 import attrs
 
 from batchq.core.batch import Batch
-from batchq.core.checks import attribute_of
+from batchq.core.checks import attribute_of, is_async
 from batchq.core.job import Job
 from batchq.core.result import Result
 from batchq.core.statistics import DrainReport
@@ -121,8 +121,7 @@ def _check(name: str, hook: object) -> None:
         return
     if not callable(hook):
         raise TypeError(f"{name} must be a function or None, got {hook!r}")
-    call = getattr(hook, "__call__", hook)  # noqa: B004 - callable objects may be async too
-    if inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(call):
+    if is_async(hook):
         raise TypeError(f"{name} must be a plain function: a hook watches and is not awaited")
 
 
@@ -188,8 +187,8 @@ class Watchers(Generic[T, R]):
         # Of the core's own events, by name.
         self._others = {event: told(event) for event in EVENTS if event not in vars(self)}
         # Whether anybody wants to know of the results of calls.
-        self.of_calls = bool(self.on_batch_complete or self.on_processed or self.on_retry)
-        self.of_calls = self.of_calls or bool(self.on_drop or self.on_dead_letter)
+        results = self.on_processed or self.on_retry or self.on_dead_letter
+        self.of_calls = bool(self.on_batch_complete or results)
 
     def tell_of(self, event: str, *arguments: object) -> None:
         """Call the hooks of the event of this name."""

@@ -20,9 +20,9 @@ import trio
 from batchq.admin import Admin
 from batchq.at_work import AtWork
 from batchq.bridge import LoopThread, in_trio, run_blocking, run_to_its_end
+from batchq.core.checks import check_quantity
 from batchq.core.job import Job
 from batchq.core.job_options import JobQueueOptions
-from batchq.core.numbers import is_number
 from batchq.core.retention import Retention
 from batchq.core.using import UsingOptions
 from batchq.ends import Ends
@@ -389,11 +389,7 @@ def _check(store: object, grace: object, retention: object, *, cleanup_interval:
         check_url(store)
     elif store is not None and not hasattr(store, "commit"):
         raise OptionError(f"store must be a URL or an open store, got {store!r}")
-    if not is_number(grace) or not grace >= 0:
-        raise OptionError(f"grace must be at least 0 seconds, got {grace!r}")
+    check_quantity("grace", grace)
+    check_quantity("cleanup_interval", cleanup_interval, above=True)
     if not isinstance(retention, Retention | None):
         raise OptionError(f"retention must be a Retention or None, got {retention!r}")
-    if not is_number(cleanup_interval) or not cleanup_interval > 0:
-        raise OptionError(
-            f"cleanup_interval must be a number of seconds above 0, got {cleanup_interval!r}"
-        )

@@ -121,7 +121,7 @@ class MemoryQueue:
     def __init__(
         self, options: JobQueueOptions, handler: AnyHandler[Any], hooks: Sequence[JobHooks]
     ) -> None:
-        """Make a queue that does not work yet; `grace` is `stop`'s."""
+        """Make a queue that does not work yet."""
         self._handler = handler
         self._calls = Calls(lambda _: None)
         self._stopping = trio.Event()

@@ -14,9 +14,9 @@ import attrs
 import trio
 
 from batchq.core.batcher import Batcher
-from batchq.core.numbers import is_number
+from batchq.core.checks import check_quantity, inf_for_none
 from batchq.core.statistics import DrainReport, QueueStats
-from batchq.errors import DrainTimeout, OptionError, QueueClosed, QueueError
+from batchq.errors import DrainTimeout, QueueClosed, QueueError
 from batchq.pump import Pump
 
 __all__ = ["Milestones", "seconds"]
@@ -180,8 +180,5 @@ def seconds(timeout: float | None) -> float:
     Raises:
         OptionError: it is negative, or no number.
     """
-    if timeout is None:
-        return math.inf
-    if not is_number(timeout) or not timeout >= 0:  # refuses NaN too
-        raise OptionError(f"timeout must be at least 0 seconds or None, got {timeout!r}")
-    return timeout
+    check_quantity("timeout", timeout, or_none=True)
+    return inf_for_none(timeout)

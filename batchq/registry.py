@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import attrs
 
+from batchq.core.checks import check_quantity
 from batchq.core.job import DEFAULT_PRIORITY
 from batchq.core.job_options import JobQueueOptions, check_name
-from batchq.core.numbers import is_number
 from batchq.core.payload import Signature
 from batchq.core.retry import RetryPolicy
 from batchq.core.using import priority_level
@@ -293,11 +293,8 @@ def _retry(retry: object) -> RetryPolicy:
     return retry
 
 
-def _timeout(timeout: object) -> float | None:
-    if timeout is None:
-        return None
-    if not is_number(timeout) or not timeout > 0:
-        raise OptionError(f"timeout must be a number of seconds above 0, or None, got {timeout!r}")
+def _timeout(timeout: float | None) -> float | None:
+    check_quantity("timeout", timeout, above=True, or_none=True)
     return timeout
 
 

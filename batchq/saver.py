@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import trio
@@ -26,7 +26,7 @@ from batchq.errors import PersistenceError
 
 __all__ = ["Saver"]
 
-_NAMED = 5  # items or records that a message names
+_NAMED: Final = 5  # items or records that a message names
 
 
 @attrs.define(eq=False)

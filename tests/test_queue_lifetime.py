@@ -115,7 +115,7 @@ async def test_a_bad_timeout_is_refused_and_changes_nothing(autojump_clock: Cloc
     async with batched(calls, flush_interval=5) as queue:
         await queue.enqueue("a")
         for call in (queue.flush, queue.drain):
-            with pytest.raises(OptionError, match=r"timeout must be at least 0 .* got -1"):
+            with pytest.raises(OptionError, match=r"timeout must be .* from 0.* got -1"):
                 await call(-1)
             with pytest.raises(OptionError, match="nan"):
                 await call(float("nan"))

@@ -12,7 +12,7 @@ from batchq.errors import ContractError
 
 __all__ = ["read_answer", "read_answers"]
 
-_FIELDS: Final = frozenset({"success", "value", "error", "retryable", "retry_after"})
+_FIELDS: Final = frozenset(Result.__struct_fields__)
 # One answer, though its parts could be taken for several.
 _TEXTS: Final = (str, bytes, bytearray, memoryview)
 _OK: Final[Result[Any]] = Result(success=True)

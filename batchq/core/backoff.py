@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from batchq.core.checks import wait
+from batchq.core.checks import choice, wait
 from batchq.core.numbers import A_WAIT, is_amount, is_wait
 from batchq.errors import OptionError
 
@@ -28,12 +28,7 @@ class Jitter(Enum):
 
 
 def _jitter(value: object) -> Jitter:
-    if isinstance(value, Jitter):
-        return value
-    for jitter in Jitter:
-        if value == jitter.value:
-            return jitter
-    raise OptionError(f"jitter must be one of full, equal, none, got {value!r}")
+    return choice("jitter", Jitter, value)
 
 
 def _schedule(value: Sequence[float] | None) -> tuple[float, ...] | None:

@@ -19,8 +19,8 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from batchq.core.checks import choice
 from batchq.core.entry import IN_FLIGHT, Entry
-from batchq.errors import OptionError
 
 __all__ = ["Alone", "Bisect", "BisectMode", "Outage", "Split", "bisect_mode", "is_transient"]
 
@@ -55,12 +55,7 @@ def bisect_mode(value: object) -> BisectMode:
     Raises:
         OptionError: it is none of its words.
     """
-    if isinstance(value, BisectMode):
-        return value
-    for mode in BisectMode:
-        if value == mode.value:
-            return mode
-    raise OptionError(f"bisect must be one of off, exhausted, immediate, got {value!r}")
+    return choice("bisect", BisectMode, value)
 
 
 def is_transient(error: BaseException, *kinds: type[BaseException]) -> bool:

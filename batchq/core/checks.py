@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from enum import Enum
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
@@ -18,10 +19,13 @@ __all__ = [
     "attribute_of",
     "check_async",
     "check_function",
+    "check_quantity",
     "checked_wait",
+    "choice",
     "flag",
     "function",
     "inf_for_none",
+    "is_async",
     "quantity",
     "seconds",
     "wait",
@@ -29,6 +33,7 @@ __all__ = [
 ]
 
 Validator = Callable[[object, "attrs.Attribute[Any]", object], None]
+Choice = TypeVar("Choice", bound=Enum)
 
 
 def attribute_of(owner: object, name: str, *, takes: int) -> Any:  # noqa: ANN401 - of any type
@@ -69,6 +74,21 @@ def inf_for_none(value: float | None) -> float:
     return math.inf if value is None else value
 
 
+def choice(name: str, kind: type[Choice], value: object) -> Choice:
+    """Read one of a few words, or a member of their enum; `_` and `-` are the same.
+
+    Raises:
+        OptionError: it is none of them; `name` says of what.
+    """
+    if isinstance(value, kind):
+        return value
+    for member in kind:
+        if isinstance(value, str) and value.replace("_", "-") == member.value:
+            return member
+    allowed = ", ".join(str(member.value) for member in kind)
+    raise OptionError(f"{name} must be one of {allowed}, got {value!r}")
+
+
 def whole(minimum: int, *, most: int | None = None, or_none: bool = False) -> Validator:
     """Make an attrs validator for whole numbers from `minimum`, perhaps to `most`."""
     reach = f"from {minimum}" if most is None else f"from {minimum} to {most}"
@@ -85,17 +105,33 @@ def whole(minimum: int, *, most: int | None = None, or_none: bool = False) -> Va
     return check
 
 
+def check_quantity(
+    name: str,
+    value: object,
+    *,
+    wish: str = "a number of seconds",
+    above: bool = False,
+    or_none: bool = False,
+) -> None:
+    """Refuse what is no number from 0, or above 0; `wish` says of what.
+
+    Raises:
+        OptionError: it is none.
+    """
+    if value is None and or_none:
+        return
+    # Not "below": so NaN, which compares false with everything, is refused too.
+    if not is_number(value) or not (value > 0 if above else value >= 0):
+        least = "above 0" if above else "from 0"
+        end = ", or None" if or_none else ""
+        raise OptionError(f"{name} must be {wish} {least}{end}, got {value!r}")
+
+
 def quantity(wish: str, *, above: bool = False, or_none: bool = False) -> Validator:
     """Make an attrs validator for numbers from 0, or above 0; `wish` says of what."""
 
     def check(_: object, field: attrs.Attribute[Any], value: object) -> None:
-        if value is None and or_none:
-            return
-        # Not "below": so NaN, which compares false with everything, is refused too.
-        if not is_number(value) or not (value > 0 if above else value >= 0):
-            least = "above 0" if above else "from 0"
-            end = ", or None" if or_none else ""
-            raise OptionError(f"{field.name} must be {wish} {least}{end}, got {value!r}")
+        check_quantity(field.name, value, wish=wish, above=above, or_none=or_none)
 
     return check
 
@@ -151,8 +187,7 @@ def check_function(name: str, value: object) -> None:
         return
     if not callable(value):
         raise OptionError(f"{name} must be a function or None, got {value!r}")
-    call = getattr(value, "__call__", value)  # noqa: B004 - objects may be async too
-    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(call):
+    if is_async(value):
         raise OptionError(f"{name} must be a plain function, got the async {value!r}")
 
 
@@ -162,10 +197,15 @@ def check_async(what: str, function: object) -> None:
     Raises:
         TypeError: it does not; the message begins with `what`.
     """
-    inner = function.func if isinstance(function, partial) else function
-    call = getattr(function, "__call__", None)  # noqa: B004 - objects may be async too
     of_instances = isinstance(function, type)  # a class with such a method makes an object
-    if of_instances or not (
-        inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(call)
-    ):
+    if of_instances or not is_async(function):
         raise TypeError(f"{what} must be an async function, got {function!r}")
+
+
+def is_async(function: object) -> bool:
+    """Whether it is an async function, an object that is called like one, or a partial of it."""
+    inner = function
+    while isinstance(inner, partial):
+        inner = inner.func
+    call = getattr(inner, "__call__", None)  # noqa: B004 - objects may be async too
+    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(call)

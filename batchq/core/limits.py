@@ -23,6 +23,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 import attrs
 
+from batchq.core.checks import choice
 from batchq.core.numbers import is_amount
 from batchq.errors import OptionError
 
@@ -54,12 +55,7 @@ class Cause(Enum):
 
 
 def _per(value: object) -> Per:
-    if isinstance(value, Per):
-        return value
-    for per in Per:
-        if value == per.value:
-            return per
-    raise OptionError(f"per must be one of item, batch, weight, got {value!r}")
+    return choice("per", Per, value)
 
 
 def _check(name: str, value: object, *, least: float = 0.0) -> None:

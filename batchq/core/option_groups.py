@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
 from enum import Enum
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import attrs
 
@@ -16,6 +16,7 @@ from batchq.core.bisect import BisectMode, bisect_mode
 from batchq.core.checks import (
     Validator,
     check_function,
+    choice,
     flag,
     function,
     inf_for_none,
@@ -46,7 +47,6 @@ _MOST_LEVELS: Final = 1_000
 Weigh = Callable[[Any], float]
 Strategy = Callable[[list[Any]], Iterable[Iterable[Any]]]
 Merge = Callable[[Any, Any], Any]
-Choice = TypeVar("Choice", bound=Enum)
 
 
 class DropPolicy(Enum):
@@ -79,17 +79,6 @@ class CoalescePolicy(Enum):
     REJECT = "reject"
 
 
-def _choice(name: str, kind: type[Choice], value: object) -> Choice:
-    """Read one of a few words; `_` and `-` are the same."""
-    if isinstance(value, kind):
-        return value
-    for member in kind:
-        if isinstance(value, str) and value.replace("_", "-") == member.value:
-            return member
-    allowed = ", ".join(str(member.value) for member in kind)
-    raise OptionError(f"{name} must be one of {allowed}, got {value!r}")
-
-
 def _or(kind: type, check: Validator) -> Validator:
     """Make a validator for objects of a kind, and what `check` lets through."""
 
@@ -101,11 +90,11 @@ def _or(kind: type, check: Validator) -> Validator:
 
 
 def _drop_policy(value: object) -> DropPolicy:
-    return _choice("drop_policy", DropPolicy, value)
+    return choice("drop_policy", DropPolicy, value)
 
 
 def _oversize(value: object) -> Oversize:
-    return _choice("oversize", Oversize, value)
+    return choice("oversize", Oversize, value)
 
 
 def _rate_limit(value: object) -> tuple[RateLimit, ...] | None:
@@ -113,7 +102,7 @@ def _rate_limit(value: object) -> tuple[RateLimit, ...] | None:
 
 
 def _coalesce_policy(value: object) -> object:
-    return value if callable(value) else _choice("coalesce_policy", CoalescePolicy, value)
+    return value if callable(value) else choice("coalesce_policy", CoalescePolicy, value)
 
 
 def _bisect(value: object) -> BisectMode | None:

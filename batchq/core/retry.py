@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any, Final
 
 import attrs
 
 from batchq.core.backoff import Backoff
+from batchq.core.checks import check_function
 from batchq.core.result import Result
 from batchq.errors import ContractError, ItemError, OptionError
 
@@ -51,11 +51,7 @@ class RetryPolicy:
 
     def __attrs_post_init__(self) -> None:
         checked_retries(self.max_retries)
-        check: Any = self.retryable
-        if check is not None and not callable(check):
-            raise OptionError(f"retryable must be a function or None, got {check!r}")
-        if inspect.iscoroutinefunction(check):  # what it returns would always count as yes
-            raise OptionError(f"retryable must be a plain function, got the async {check!r}")
+        check_function("retryable", self.retryable)  # what an async one returns counts as yes
         backoff: Any = self.backoff
         if not isinstance(backoff, Backoff):
             raise OptionError(f"backoff must be a Backoff, got {backoff!r}")

@@ -31,6 +31,7 @@ import attrs
 import idna
 import msgspec
 
+from batchq.core.checks import wait
 from batchq.core.job import Job
 from batchq.core.result import Result
 from batchq.errors import OptionError
@@ -94,7 +95,8 @@ class SmtpTransport:
         timeout: longest wait for one reply [s].
 
     Raises:
-        OptionError: a password would travel in clear text, or the sender is no address.
+        OptionError: a password would travel in clear text, the sender is no address, or
+            the timeout is no time that one can wait.
     """
 
     host: str = "localhost"
@@ -105,15 +107,13 @@ class SmtpTransport:
     starttls: bool = attrs.field(default=False, kw_only=True)
     context: ssl.SSLContext | None = attrs.field(default=None, kw_only=True, repr=False)
     local_hostname: str | None = attrs.field(default=None, kw_only=True)
-    timeout: float = attrs.field(default=30.0, kw_only=True)
+    timeout: float = attrs.field(default=30.0, kw_only=True, validator=wait(above=True))
 
     def __attrs_post_init__(self) -> None:
         if self.username is not None and not self.starttls and self.host not in _LOOPBACK:
             raise OptionError(
                 f"username needs starttls=True, or the password for {self.host} travels in clear"
             )
-        if not self.timeout > 0:
-            raise OptionError(f"timeout must be above 0 seconds, got {self.timeout!r}")
         try:
             _mailbox(self.sender)
         except ValueError as error:

@@ -15,6 +15,7 @@ import attrs
 import msgspec
 import trio
 
+from batchq.core.checks import seconds
 from batchq.errors import OptionError, PersistenceError, StorageInUse
 
 __all__ = ["AsyncStorage", "Persistence", "Storage"]
@@ -58,16 +59,6 @@ def _text(_: object, field: attrs.Attribute[Any], value: object) -> None:
         raise OptionError(f"{field.name} must be a text that is not empty, or None, got {value!r}")
 
 
-def _seconds(_: object, field: attrs.Attribute[Any], value: Any) -> None:  # noqa: ANN401 - unchecked
-    if value is None:
-        return
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not value > 0:  # refuses NaN too
-        raise OptionError(
-            f"{field.name} must be a number of seconds above 0, or None, got {value!r}"
-        )
-
-
 def _type(_: object, field: attrs.Attribute[Any], value: Any) -> None:  # noqa: ANN401 - any type
     try:
         msgspec.json.Decoder(value)
@@ -99,7 +90,9 @@ class Persistence:
 
     storage: Storage | AsyncStorage = attrs.field(validator=_storage)
     storage_key: str | None = attrs.field(default=None, validator=_text)
-    save_interval: float | None = attrs.field(default=60.0, validator=_seconds)
+    save_interval: float | None = attrs.field(
+        default=60.0, validator=seconds(above=True, or_none=True)
+    )
     item_type: Any = attrs.field(default=Any, validator=_type)
 
     async def load(self, name: str) -> list[bytes]:

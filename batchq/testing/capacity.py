@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterable
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -23,7 +23,7 @@ from batchq.handle import Entry
 
 __all__ = ["Capacity"]
 
-_ROUNDING = 1e-9  # units, seconds: what sums of floats may be off
+_ROUNDING: Final = 1e-9  # units, seconds: what sums of floats may be off
 
 
 @attrs.frozen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -67,6 +68,12 @@ async def later(_: Exception) -> bool:
     return False
 
 
+class Later:
+    async def __call__(self, _: Exception) -> bool:
+        """Be called like it."""
+        return False
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -75,6 +82,8 @@ async def later(_: Exception) -> bool:
         ({"max_retries": 1.0}, "max_retries must be a whole number from 0, got 1.0"),
         ({"retryable": 5}, "retryable must be a function or None, got 5"),
         ({"retryable": later}, "retryable must be a plain function, got the async"),
+        ({"retryable": Later()}, "retryable must be a plain function, got the async"),
+        ({"retryable": partial(Later())}, "retryable must be a plain function, got the async"),
         ({"backoff": 2.0}, "backoff must be a Backoff, got 2.0"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email.policy
+import math
 import socket
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
@@ -402,8 +403,9 @@ def test_it_logs_in_where_it_is_told_to(
 def test_settings_that_cannot_work_are_refused_when_made() -> None:
     with pytest.raises(OptionError, match=r"username needs starttls"):
         SmtpTransport("smtp.example.org", username="ana")
-    with pytest.raises(OptionError, match=r"timeout must be above 0"):
-        SmtpTransport(timeout=0)
+    for never in (0, math.inf):
+        with pytest.raises(OptionError, match=r"timeout must be a number of seconds above 0"):
+            SmtpTransport(timeout=never)
     with pytest.raises(OptionError, match=r"sender must be an address"):
         SmtpTransport(sender="nobody")
 
