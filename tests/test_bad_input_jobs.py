@@ -30,7 +30,7 @@ from batchq.core.depth import MAX_DEPTH
 from batchq.core.numbers import LONGEST_WAIT
 from batchq.core.record import JobFilter, JobRecord
 from batchq.stores.base import Store
-from tests.stores.sqlite_kit import forked, raw, succeeded
+from tests.stores.sqlite_kit import forked, succeeded
 
 # A forked child runs nothing of the test but what it is given.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -309,91 +309,6 @@ def test_the_largest_numbers_that_are_taken_can_be_stored(manager: QueueManager)
         delay=LONGEST_WAIT, expires=LONGEST_WAIT, priority=9, max_retries=2**31 - 1
     ).enqueue_sync(2)
     assert [row.max_attempts for row in rows(manager)] == [2**31, 2**31]
-
-
-# ---- Rows that somebody else has written
-
-
-async def test_a_row_that_can_not_be_read_fails_alone(manager: QueueManager, path: Path) -> None:
-    seen = list[int]()
-
-    @manager.batch_handler(batch_size=10, retry=RetryPolicy(max_retries=1))
-    async def many(items: list[int]) -> None:
-        seen.extend(items)
-
-    await many.enqueue_many(range(6))
-    raw(
-        path,
-        "UPDATE batchq_jobs SET payload = CAST(x'ff00' AS TEXT) WHERE id = 1",
-        "UPDATE batchq_jobs SET payload = '{' WHERE id = 2",
-        "UPDATE batchq_jobs SET payload = '\"text\"' WHERE id = 3",
-        "UPDATE batchq_jobs SET payload = '' WHERE id = 4",
-    )
-    await work_off(manager)
-    assert seen == [4, 5]
-    found = rows(manager)
-    assert [row.reason for row in found] == [*["undecodable"] * 4, None, None]
-    assert [row.used for row in found] == [1] * 6
-    assert len(store_of(manager).errors()) == 4
-
-
-async def test_a_row_in_no_known_state_or_without_a_due_time_holds_up_no_other(
-    manager: QueueManager, path: Path
-) -> None:
-    seen = list[int]()
-
-    @manager.handler
-    async def one(number: int) -> None:
-        seen.append(number)
-
-    for number in range(4):
-        await one.enqueue(number)
-    raw(
-        path,
-        "UPDATE batchq_jobs SET due_at = NULL WHERE id = 1",
-        "UPDATE batchq_jobs SET state = 'weird' WHERE id = 2",
-    )
-    async with manager.working():
-        await until(lambda: len(seen) == 2)
-    assert sorted(seen) == [2, 3]
-    with pytest.raises(StoreError, match="job 2 can't be read: 'weird' is not a valid"):
-        await manager.jobs()
-
-
-async def test_a_spoiled_row_keeps_no_order_from_the_others(
-    manager: QueueManager, path: Path
-) -> None:
-    @manager.handler
-    async def one(number: int) -> None: ...
-
-    for number in range(4):
-        await one.enqueue(number)
-    raw(path, "UPDATE batchq_jobs SET state = 'bogus' WHERE id IN (1, 4)")
-    assert (await manager.cancel(JobFilter(handler="one"))).done == 2
-    assert (await manager.retry(JobFilter(handler="one"))).done == 2
-    assert (await manager.cancel([1, 2, 3])).done == 2
-    assert await manager.clean(grace=0) == 2
-    raw(path, "UPDATE batchq_jobs SET state = 'pending', tags = '7' WHERE id = 1")
-    with pytest.raises(StoreError, match="job 1 can't be read"):
-        await manager.get(1)
-
-
-async def test_jobs_of_a_handler_that_is_gone_wait_and_hold_nobody_up(
-    manager: QueueManager, path: Path
-) -> None:
-    seen = list[int]()
-
-    @manager.handler
-    async def one(number: int) -> None:
-        seen.append(number)
-
-    for number in range(4):
-        await one.enqueue(number)
-    raw(path, "UPDATE batchq_jobs SET handler = 'gone' WHERE id < 3")
-    async with manager.working():
-        await until(lambda: len(seen) == 2)
-    assert sorted(seen) == [2, 3]
-    assert [row.state for row in rows(manager)][:2] == [JobState.PENDING] * 2
 
 
 # ---- Files and folders

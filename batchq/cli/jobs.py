@@ -134,12 +134,18 @@ def _listing(found: Sequence[JobRecord], failures: Sequence[Failure | None], now
             _attempts(record),
             _due(record, now),
             visible(record.payload.decode(errors="replace"), _PAYLOAD),
-            "" if failure is None else visible(str(failure.line), _ERROR),
+            visible(_trouble(record, failure), _ERROR),
         ]
         for record, failure in zip(found, failures, strict=True)
     ]
     headings = ["id", "queue", "handler", "status", "attempt", "due", "payload", "last error"]
     return table(headings, rows)
+
+
+def _trouble(record: JobRecord, failure: Failure | None) -> str:
+    if record.spoiled is not None:
+        return f"spoiled row: {record.spoiled}"
+    return "" if failure is None else str(failure.line)
 
 
 def _attempts(record: JobRecord) -> str:
@@ -166,6 +172,8 @@ def _detail(record: JobRecord, now: float) -> str:
         "started": "" if record.started_at is None else when(record.started_at - now),
         "finished": "" if record.finished_at is None else when(record.finished_at - now),
         "worker": record.worker or "",
+        "tags": visible(", ".join(record.tags), 10_000),
+        "spoiled": visible(record.spoiled or "", 10_000),
         "payload": visible(record.payload.decode(errors="replace"), 10_000),
         "value": visible((record.value or b"").decode(errors="replace"), 10_000),
     }
@@ -203,6 +211,8 @@ def _as_json(record: JobRecord, failure: Failure | None, now: float) -> dict[str
         "worker": record.worker,
         "payload": _decoded(record.payload),
         "value": _decoded(record.value),
+        "tags": list(record.tags),
+        "spoiled": record.spoiled,
         "last_error": None if failure is None else str(failure.line),
     }
 
@@ -224,5 +234,5 @@ def _decoded(content: bytes | None) -> object:
         return None
     try:
         return json.loads(content)
-    except ValueError:  # an undecodable payload is what one may be looking for
+    except (ValueError, RecursionError):  # an undecodable payload is what one may be looking for
         return content.decode(errors="replace")

@@ -64,6 +64,9 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
         holds_key: whether it holds it now.
         progress: how far its last attempt got, as its handler says [0 .. 1].
         note: what its handler said of that.
+        spoiled: what can't be read of a row that somebody else has written or changed, and
+            why; each such field is as if nothing had been said. One in no known state is
+            read as failed, for it never runs again, with the reason `spoiled`.
     """
 
     id: int
@@ -92,6 +95,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     holds_key: bool = False
     progress: float | None = None
     note: str | None = None
+    spoiled: str | None = None
 
     @property
     def used(self) -> int:

@@ -114,7 +114,8 @@ class Store(Protocol):
 
         With `newest_first` by falling id, from the first below `after`. None begins at the
         end. The last id of a page is the `after` of the next: pages neither skip nor repeat
-        a job that did not change.
+        a job that did not change. One that can't be read whole, for something else has
+        written it, is given with what can be, and `spoiled` says why.
         """
 
     def counts(self) -> dict[str, dict[JobState, int]]:

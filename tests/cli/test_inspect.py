@@ -16,6 +16,7 @@ from batchq.core.job import Group, NewJob
 from batchq.core.lifecycle import JobState
 from batchq.core.record import Beat
 from batchq.stores.url import open_store
+from tests.stores.sqlite_kit import raw
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -97,3 +98,22 @@ def test_stats_tell_what_workers_have_lost(batchq: Run, tmp_path: Path) -> None:
 def test_the_statuses_on_offer_are_those_there_are() -> None:
     readings = {"scheduled", "retrying", "stalled"}
     assert set(STATUSES) == {state.value for state in JobState} | readings
+
+
+def test_a_spoiled_row_is_shown_and_said_to_be_one(batchq: Run, tmp_path: Path) -> None:
+    with closing(open_store(f"sqlite:///{tmp_path / 'jobs.db'}")) as store:
+        store.commit(Group(enqueue=[NewJob("mail", "send", b"[" * 2000 + b"]" * 2000)] * 2))
+    raw(tmp_path / "jobs.db", "UPDATE batchq_jobs SET state = 'weird' WHERE id = 2")
+    url = ("--url", "sqlite:///jobs.db")
+    done = batchq("jobs", *url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "spoiled row: state: 'weird' is not a valid JobState" in done.stdout
+    [first, second] = json.loads(batchq("jobs", "--json", *url).stdout)
+    assert (first["id"], first["spoiled"], second["id"]) == (1, None, 2)
+    assert second["spoiled"] == "state: 'weird' is not a valid JobState"
+    done = batchq("job", "2", *url)
+    assert "failed (spoiled)" in done.stdout
+    assert "spoiled   state: 'weird'" in done.stdout
+    done = batchq("job", "cancel", "2", *url)
+    assert (done.returncode, done.stdout.split()) != (0, [])
+    assert "a job in their state can't" in done.stdout + done.stderr

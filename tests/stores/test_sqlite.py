@@ -89,6 +89,15 @@ def test_listings_and_counts_read_no_completed_job_they_do_not_show(path: Path) 
     assert "SCAN batchq_jobs USING INDEX batchq_jobs_due" in counts
 
 
+def test_whose_jobs_wait_takes_one_seek_for_each_of_them(path: Path) -> None:
+    SqliteStore(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        sql = admin._NEXT_KIND.replace("?", "x''")
+        found = plan(connection, sql)
+    index = "batchq_jobs_due ((queue,handler)>(?,?))"
+    assert found == f"SEARCH batchq_jobs USING INDEX {index}"
+
+
 # ---- Files that are not ours
 
 

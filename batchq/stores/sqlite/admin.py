@@ -3,6 +3,7 @@
 Rule 1: a question that concerns live jobs goes through the partial index of what may be
 claimed, one that concerns failed ones through theirs: neither reads the millions that
 completed.
+Rule 2: a row that somebody else has spoiled is shown with what can be read of it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Final
 import attrs
 import msgspec
 
-from batchq.core.job import ErrorLine, KeyScope
+from batchq.core.job import ErrorLine
 from batchq.core.lifecycle import JobState
 from batchq.core.record import (
     EVERY_JOB,
@@ -26,8 +27,9 @@ from batchq.core.record import (
     Tally,
     WorkerRecord,
 )
-from batchq.errors import StoreError
 from batchq.stores.sqlite.counting import FIELDS
+from batchq.stores.sqlite.look import any_text
+from batchq.stores.sqlite.rows import READERS
 
 __all__ = [
     "bounded",
@@ -43,7 +45,7 @@ __all__ = [
     "workers",
 ]
 
-# JobRecord's own fields, in its order.
+# JobRecord's own fields, in its order, but for the last.
 _FIELDS: Final = """
     SELECT id, queue, handler, state, priority, due_at, attempt, refunds, max_attempts, crashes,
            CAST(payload AS BLOB), worker, CAST(value AS BLOB), reason,
@@ -80,7 +82,11 @@ _STATUS: Final[dict[str | None, tuple[str, str]]] = {
 _TERMS: Final = {
     "queue": "AND queue = :queue",
     "handler": "AND handler = :handler",
-    "tag": "AND EXISTS (SELECT 1 FROM json_each(tags) AS each WHERE each.value = :tag)",
+    # CASE, for one text that is no JSON would end the whole query.
+    "tag": """
+        AND CASE WHEN json_valid(tags)
+                 THEN EXISTS (SELECT 1 FROM json_each(tags) AS each WHERE each.value = :tag) END
+    """,
     "key": "AND key = :key",
     "first_id": "AND id >= :first_id",
     "last_id": "AND id <= :last_id",
@@ -89,11 +95,13 @@ _TERMS: Final = {
     "ended_since": "AND finished_at >= :ended_since",
     "ended_before": "AND finished_at < :ended_before",
 }
+# As bytes: a text that is no UTF-8 would not come back as it was, and be the next for ever.
+# Each plus takes an affinity away for which SQLite would seek by the queue alone.
 _NEXT_KIND: Final = """
-    SELECT queue, handler
+    SELECT CAST(queue AS BLOB), CAST(handler AS BLOB)
       FROM batchq_jobs
      WHERE state IN ('pending', 'processing')
-       AND (queue, handler) > (?, ?)
+       AND (queue, handler) > (+CAST(? AS TEXT), +CAST(? AS TEXT))
      ORDER BY queue, handler
      LIMIT 1
 """
@@ -132,6 +140,8 @@ _WORKERS: Final = """
      ORDER BY seen_at DESC
 """
 _LARGEST: Final = 2**63 - 1
+_NAMES: Final = JobRecord.__struct_fields__[:-1]
+_SPOILED: Final = "spoiled"
 
 
 def get(connection: sqlite3.Connection, ids: Sequence[int]) -> list[JobRecord | None]:
@@ -208,10 +218,9 @@ def counts(connection: sqlite3.Connection) -> dict[str, dict[JobState, int]]:
 def kinds(connection: sqlite3.Connection) -> list[tuple[str, str]]:
     """List whose jobs have not ended: one seek for each, however many jobs there are."""
     found: list[tuple[str, str]] = []
-    last = ("", "")
-    while (row := connection.execute(_NEXT_KIND, last).fetchone()) is not None:
-        last = (row[0], row[1])
-        found.append(last)
+    last = (b"", b"")
+    while (last := connection.execute(_NEXT_KIND, last).fetchone()) is not None:
+        found.append((any_text(last[0]), any_text(last[1])))
     return found
 
 
@@ -255,7 +264,7 @@ def workers(connection: sqlite3.Connection) -> list[WorkerRecord]:
             commits,
             batches,
             seen_at,
-            None if beat is None else msgspec.json.decode(beat, type=Beat),
+            None if beat is None else _beat(beat),
         )
         for worker, commits, batches, seen_at, beat in connection.execute(_WORKERS)
     ]
@@ -272,26 +281,34 @@ def is_id(number: int) -> bool:
 
 
 def _record(row: tuple[Any, ...]) -> JobRecord:
-    fields = dict(zip(JobRecord.__struct_fields__, row, strict=True))
+    fields = dict(zip(_NAMES, row, strict=True))
+    spoiled: list[str] = []
+
+    def read(name: str) -> object:
+        try:
+            return None if fields[name] is None else READERS[name](fields[name])
+        except ValueError as error:  # DecodeError is one
+            spoiled.append(f"{name}: {error}")
+            return None
+
+    state = read("state")
+    read_too = {
+        "tags": read("tags") or (),
+        "key_scope": read("key_scope"),
+        "holds_key": bool(fields["holds_key"]),
+    }
+    if state is None:
+        read_too |= {"state": JobState.FAILED, "reason": _SPOILED}
+    else:
+        read_too["state"] = state
+    return JobRecord(**{**fields, **read_too, "spoiled": "; ".join(spoiled) or None})
+
+
+def _beat(content: str) -> Beat | None:
     try:
-        return _read(fields)
-    except (TypeError, ValueError, msgspec.DecodeError) as error:
-        raise StoreError(
-            f"job {fields['id']} can't be read: {error}; its row was not written by batchq"
-        ) from error
-
-
-def _read(fields: dict[str, Any]) -> JobRecord:
-    scope, tags = fields["key_scope"], fields["tags"]
-    return JobRecord(
-        **{
-            **fields,
-            "state": JobState(fields["state"]),
-            "tags": () if tags is None else tuple(msgspec.json.decode(tags)),
-            "key_scope": None if scope is None else KeyScope(scope),
-            "holds_key": bool(fields["holds_key"]),
-        }
-    )
+        return msgspec.json.decode(content, type=Beat)
+    except msgspec.DecodeError:  # nothing depends on it
+        return None
 
 
 def _failure(row: tuple[Any, ...]) -> Failure:

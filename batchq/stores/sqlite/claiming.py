@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import heapq
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import attrs
-import msgspec
 
 from batchq.core.job import (
     Claimed,
@@ -39,6 +38,7 @@ from batchq.core.lifecycle import (
 from batchq.core.record import Failure
 from batchq.core.tallying import Counting
 from batchq.stores.sqlite.failures import keep_failures
+from batchq.stores.sqlite.rows import any_texts, as_json
 
 __all__ = ["claim"]
 
@@ -210,9 +210,10 @@ class _Haul:
         self.next_due = due_at if self.next_due is None else min(due_at, self.next_due)
 
     def _look_closer(self, rows: _Rows) -> dict[int, _More]:
-        odd = {"ids": _ids(row for row in rows if row[9] and row[0] <= self.now), "now": self.now}
-        found = self.connection.execute(_LOOK_CLOSER, odd)
-        return {row[0]: _More._make(row) for row in found}
+        odd = [row[1] for row in rows if row[9] and row[0] <= self.now]
+        with any_texts(self.connection):
+            found = self.connection.execute(_LOOK_CLOSER, {"ids": as_json(odd), "now": self.now})
+            return {row[0]: _More._make(row) for row in found}
 
     def _take_odd(self, row: _Row, more: _More) -> None:
         fate = more.fate(row)
@@ -283,7 +284,7 @@ def _gather(connection: sqlite3.Connection, haul: _Haul, *, level: int) -> None:
 def _bury(connection: sqlite3.Connection, haul: _Haul, counting: Counting) -> None:
     for (state, reason), ids in haul.doomed.items():
         ended = {"state": state.value, "reason": reason, "now": haul.now}
-        connection.execute(_BURY, {**ended, "ids": msgspec.json.encode(ids).decode()})
+        connection.execute(_BURY, {**ended, "ids": as_json(ids)})
         counting.end(haul.request.queue, state, len(ids))
 
 
@@ -291,10 +292,11 @@ def _take(connection: sqlite3.Connection, haul: _Haul, counting: Counting) -> No
     request, now = haul.request, haul.now
     due_at = now + request.lease
     haul.wait_until(due_at)
-    parameters = {"ids": _ids(haul.jobs), "due_at": due_at, "worker": request.worker, "now": now}
+    ids = as_json([row[1] for row in haul.jobs])
+    parameters = {"ids": ids, "due_at": due_at, "worker": request.worker, "now": now}
     connection.execute(_TAKE, parameters)
     if haul.freed:
-        connection.execute(_FREE_KEYS, {"ids": msgspec.json.encode(haul.freed).decode()})
+        connection.execute(_FREE_KEYS, {"ids": as_json(haul.freed)})
     count = counting.of(request.queue)
     count.claimed += len(haul.jobs)
     count.waited += sum(map(now.__sub__, map(_due_at, haul.jobs)))
@@ -323,7 +325,3 @@ def _wait(haul: _Haul) -> float | None:
     if haul.full:
         return 0.0
     return None if haul.next_due is None else max(0.0, haul.next_due - haul.now)
-
-
-def _ids(rows: Iterable[tuple[Any, ...]]) -> str:
-    return msgspec.json.encode([row[1] for row in rows]).decode()

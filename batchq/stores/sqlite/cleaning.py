@@ -11,7 +11,7 @@ import attrs
 from batchq.core.lifecycle import JobState
 from batchq.core.record import Cleaned
 from batchq.core.tallying import KEEP_TALLIES, Counting
-from batchq.stores.sqlite.rows import ROW, Row, forget
+from batchq.stores.sqlite.rows import ROW, Row, any_texts, forget
 
 __all__ = ["Step"]
 
@@ -44,7 +44,8 @@ class Step:
             for statement in (_FORGET_TALLIES, _FORGET_MINUTE, _FORGET_WORKERS):
                 connection.execute(statement, old)
         walk = {"after": self.after, "limit": self.limit}
-        rows = [Row(*row) for row in connection.execute(_WALK, walk)]
+        with any_texts(connection):
+            rows = [Row(*row) for row in connection.execute(_WALK, walk)]
         gone = [row for row in rows if self._is_over(row, counting.now)]
         for row in gone:
             counting.leave(row.queue, row.state)

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import stat
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -14,7 +15,7 @@ from batchq import __version__
 from batchq.errors import NotAStore, OptionError, StoreError, StoreTooNew
 from batchq.stores.sqlite.trouble import os_trouble
 
-__all__ = ["SCHEMA", "look", "read_only", "resolved", "schema_of"]
+__all__ = ["SCHEMA", "any_text", "look", "read_only", "resolved", "schema_of"]
 
 SCHEMA: Final = 1
 # By the number of a schema; a file of an earlier one is brought to `SCHEMA` when it is opened.
@@ -36,6 +37,8 @@ _TABLES: Final = {
 _SMALLEST: Final = 512  # a page, at least [bytes]
 _NAMES: Final = "SELECT name FROM sqlite_master WHERE name LIKE 'batchq^_%' ESCAPE '^'"
 _MISSING: Final = ("no such column", "no such table")
+# Reads a text that somebody has stored, though it be no UTF-8.
+any_text: Final = partial(str, encoding="utf-8", errors="replace")
 _SCHEMA: Final = "SELECT value FROM batchq_meta WHERE name = 'schema'"
 
 
@@ -92,9 +95,11 @@ def look(path: str) -> int | None:
 def read_only(path: str, *, immutable: bool = False) -> sqlite3.Connection:
     """Open a database that is there, to read."""
     address = f"file:{quote(path)}?mode=ro{'&immutable=1' if immutable else ''}"
-    return sqlite3.connect(
+    connection = sqlite3.connect(
         address, uri=True, timeout=0, isolation_level=None, check_same_thread=False
     )
+    connection.text_factory = any_text
+    return connection
 
 
 def schema_of(connection: sqlite3.Connection, path: str) -> int | None:

@@ -24,7 +24,7 @@ from batchq.stores.sqlite.connect import Writer
 from batchq.stores.sqlite.counting import write_counts
 from batchq.stores.sqlite.enqueuing import Holder, find_holders, free_keys
 from batchq.stores.sqlite.failures import storable
-from batchq.stores.sqlite.rows import IDS, ROW, Row, as_json, forget
+from batchq.stores.sqlite.rows import IDS, ROW, Row, any_texts, as_json, forget
 
 __all__ = ["Orders"]
 
@@ -187,9 +187,15 @@ class Orders:
             else:
                 ids = list(selection)
             known = as_json([id_ for id_ in ids if admin.is_id(id_)])
-            found = [Row(*row) for row in connection.execute(_FIND, {"ids": known})]
+            with any_texts(connection):
+                found = [Row(*row) for row in connection.execute(_FIND, {"ids": known})]
             rows = {row.id: row for row in found if row.known}
-            answers = decide(_Task(connection, rows, ids, counting))
+            spoiled = {row.id for row in found if not row.known}
+            decided = decide(_Task(connection, rows, ids, counting))
+            answers = [
+                Ordered.REFUSED if id_ in spoiled else answer
+                for id_, answer in zip(ids, decided, strict=True)
+            ]
             write_counts(connection, counting)
         return Changed(ids, answers, following)
 

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from batchq.core.job import KeyScope
 from batchq.core.lifecycle import JobState
+from batchq.stores.sqlite.look import any_text
 
-__all__ = ["IDS", "ROW", "Row", "as_json", "forget"]
+__all__ = ["IDS", "READERS", "ROW", "Row", "any_texts", "as_json", "forget"]
 
 ROW: Final = """
     SELECT id, state, queue, handler, enqueued_at, finished_at, key, key_until, holds_key
       FROM batchq_jobs
 """
 IDS: Final = "WHERE id IN (SELECT value FROM json_each(:ids))"
+# What of a row is not just any number or text; each raises ValueError where it means nothing.
+READERS: Final[Mapping[str, Callable[[Any], object]]] = MappingProxyType(
+    {
+        "state": JobState,
+        "tags": msgspec.json.Decoder(tuple[str, ...]).decode,
+        "key_scope": KeyScope,
+        "payload": msgspec.json.Decoder().decode,
+        "value": msgspec.json.Decoder().decode,
+    }
+)
 _STATES: Final = frozenset(state.value for state in JobState)
 _FORGET: Final = f"DELETE FROM batchq_jobs {IDS}"  # noqa: S608 - constants
 _FORGET_ERRORS: Final = "DELETE FROM batchq_errors WHERE job IN (SELECT value FROM json_each(:ids))"
@@ -62,6 +76,19 @@ class Row(NamedTuple):
         """Tell whether it may be deleted, as core/lifecycle.py's `may_go`."""
         held = self.holds_key and self.key_until is not None and self.key_until > now
         return self.state.final and not held
+
+
+@contextmanager
+def any_texts(connection: sqlite3.Connection) -> Iterator[None]:
+    """Let the block read texts that are no UTF-8, for one job's must not keep the others'.
+
+    It takes longer, so what happens to every job does without.
+    """
+    before, connection.text_factory = connection.text_factory, any_text
+    try:
+        yield
+    finally:
+        connection.text_factory = before
 
 
 def forget(connection: sqlite3.Connection, ids: Sequence[int]) -> None:

@@ -117,6 +117,7 @@ class Groups(Rows):
             "holds_key": key is not None,
             "progress": None,
             "note": None,
+            "spoiled": None,
         }
 
     def claim(self, request: ClaimRequest) -> Row:
