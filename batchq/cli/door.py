@@ -71,6 +71,12 @@ def _check_sqlite(url: str, path: Path) -> None:
                 "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'batchq_jobs'"
             ).fetchone()
     except sqlite3.Error as error:
-        raise Refusal(f"cannot read {path}: {error}") from None
+        from batchq.stores.sqlite.trouble import RESCUE, store_error
+
+        if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_NOTADB:
+            raise store_error(error, str(path)) from error
+        raise Refusal(
+            f"{path} is not a SQLite database: name yours by --url; if it was one, {RESCUE}"
+        ) from error
     if found is None:
         raise Refusal(f"{path} is a database without jobs of batchq")

@@ -10,6 +10,7 @@ import click
 
 from batchq.cli.door import existing_store, store_options
 from batchq.cli.refusal import Refusal
+from batchq.cli.table import visible
 
 if TYPE_CHECKING:
     from batchq.stores.base import Store
@@ -49,8 +50,12 @@ def backup(*, destination: Path, url: str, as_json: bool) -> None:
 def doctor(*, url: str, as_json: bool) -> None:
     """Look whether the store's file is whole, and whether anything about it is odd.
 
-    It reads the whole file, which takes a while if that is large; work goes on. The exit
-    code is 1 if something is broken, 0 if something is only odd.
+    It reads the whole file, which takes a while if that is large; work goes on. It names
+    jobs whose rows something else has spoiled. The exit code is 1 if something is broken,
+    0 if something is only odd, 2 if there is no store to look at.
+
+    If the file is corrupt, stop the workers and restore a copy that `batchq backup` made.
+    Without one, `sqlite3 jobs.db .recover | sqlite3 new.db` saves what can still be read.
 
     \b
     Example:
@@ -65,7 +70,8 @@ def doctor(*, url: str, as_json: bool) -> None:
         click.echo(json.dumps(report, indent=2))
     else:
         for each in found:
-            click.echo(f"{_verdict(each):<6}  {each.name:<7}  {each.text}")
+            text = visible(each.text, 10_000)
+            click.echo(f"{_verdict(each):<6}  {each.name:<7}  {text}")
     if any(_verdict(each) == "broken" for each in found):
         raise SystemExit(1)
 

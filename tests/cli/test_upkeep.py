@@ -13,6 +13,7 @@ import pytest
 from batchq.core.job import Group, NewJob
 from batchq.stores.base import Store
 from batchq.stores.url import open_store
+from tests.stores.sqlite_kit import raw
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 HERE = {"BATCHQ_URL": "sqlite:///jobs.db"}
@@ -53,6 +54,7 @@ def test_the_doctor_finds_a_store_sound(batchq: Run, store: Store) -> None:
         "files": "ok",
         "size": "ok",
         "content": "ok",
+        "jobs": "ok",
         "schema": "ok",
     }
 
@@ -66,7 +68,54 @@ def test_the_doctor_finds_a_corrupt_file_broken(batchq: Run, tmp_path: Path) -> 
         file.write(b"\xff" * 30_000)
     done = batchq("doctor", **HERE)
     assert done.returncode == 1
-    assert "broken" in done.stdout or "can't be trusted" in done.stderr
+    assert "broken  content" in done.stdout or "is corrupt" in done.stderr
+    advice = "stop the workers and put a copy that `batchq backup` made in its place"
+    assert advice in done.stdout + done.stderr
+    assert ".recover" in done.stdout + done.stderr
+
+
+def test_the_doctor_says_what_to_do_where_there_is_no_telling_what_the_file_is(
+    batchq: Run, store: Store, tmp_path: Path
+) -> None:
+    path = tmp_path / "jobs.db"
+    store.close()
+    whole = path.read_bytes()
+    for content, code in (
+        (b"?" * len(whole), 2),
+        (whole[:100] + b"\xff" * (len(whole) - 100), 1),
+        (whole[:4096], 1),
+    ):
+        path.write_bytes(content)
+        done = batchq("doctor", **HERE)
+        assert (done.returncode, done.stdout.count("broken")) in {(code, 0), (1, 1)}, done
+        assert "`batchq backup` made" in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_the_doctor_names_jobs_that_can_not_be_read(
+    batchq: Run, store: Store, tmp_path: Path
+) -> None:
+    good = NewJob("mail", "send", b"1", tags=("red",))
+    store.commit(Group(enqueue=[good] * 40))
+    raw(
+        tmp_path / "jobs.db",
+        "UPDATE batchq_jobs SET payload = CAST(x'22ff22' AS TEXT) WHERE id = 2",
+        "UPDATE batchq_jobs SET tags = '{bad', payload = '{' WHERE id = 3",
+        "UPDATE batchq_jobs SET state = 'weird' WHERE id = 5",
+        "UPDATE batchq_jobs SET due_at = NULL WHERE id = 7",
+    )
+    done = batchq("doctor", **HERE)
+    assert (done.returncode, done.stderr) == (1, "")
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("broken")]
+    assert "4 of 41 can't be read" in line
+    assert "2 (payload), 3 (tags, payload), 5 (state), 7 (due_at). No other" in line
+    raw(tmp_path / "jobs.db", "UPDATE batchq_jobs SET value = '\x1b[2J'")
+    found = json.loads(batchq("doctor", "--json", **HERE).stdout)
+    [jobs] = [each for each in found if each["name"] == "jobs"]
+    assert jobs["verdict"] == "broken"
+    assert jobs["text"].startswith("41 of 41 can't be read")
+    assert "20 (value), ..." in jobs["text"]
+    assert "21" not in jobs["text"]
 
 
 @pytest.mark.parametrize("words", [("backup", "copy.db"), ("doctor",)], ids=["backup", "doctor"])

@@ -137,7 +137,7 @@ def test_a_sound_file_is_found_sound(store: SqliteStore) -> None:
     assert isinstance(store, Upkeep)
     enqueue(store, job())
     found = {finding.name: finding for finding in store.examine()}
-    assert found.keys() == {"sqlite", "files", "size", "content", "schema"}
+    assert found.keys() == {"sqlite", "files", "size", "content", "jobs", "schema"}
     assert all(finding.ok or finding.name == "sqlite" for finding in found.values())
     assert found["sqlite"].ok is not version.has_reset_bug()
 

@@ -11,13 +11,21 @@ from typing import Final
 
 from batchq.stores.sqlite.connect import LARGE_WAL
 from batchq.stores.sqlite.look import SCHEMA
+from batchq.stores.sqlite.rows import READERS
+from batchq.stores.sqlite.trouble import RESCUE
 from batchq.stores.sqlite.version import has_reset_bug
 from batchq.stores.upkeep import Finding
 
 __all__ = ["examine"]
 
 _BESIDE: Final = ("", "-wal", "-shm", "-lock")
-_MOST: Final = 20  # lines of a report on a broken file
+_MOST: Final = 20  # of what is broken, to be named one by one
+# What batchq/stores/sqlite/rows.py's READERS read, in their order.
+_JOBS: Final = """
+    SELECT id, state NOT IN ('pending', 'processing') OR due_at IS NOT NULL,
+           state, tags, key_scope, CAST(payload AS BLOB), CAST(value AS BLOB)
+      FROM batchq_jobs
+"""
 
 
 def examine(connection: sqlite3.Connection, path: str) -> Iterator[Finding]:
@@ -25,7 +33,10 @@ def examine(connection: sqlite3.Connection, path: str) -> Iterator[Finding]:
     yield _version()
     yield _modes(path)
     yield _wal(path)
-    yield _content(connection)
+    content = _content(connection)
+    yield content
+    if content.ok:  # else there is no telling what its rows are
+        yield _jobs(connection)
     yield Finding("schema", ok=True, text=f"{SCHEMA}, as this batchq writes it")
 
 
@@ -64,5 +75,28 @@ def _content(connection: sqlite3.Connection) -> Finding:
     found = [row[0] for row in connection.execute(f"PRAGMA quick_check({_MOST})")]
     if found == ["ok"]:
         return Finding("content", ok=True, text="quick_check finds nothing wrong")
-    text = f"the file is corrupt: {'; '.join(found)}. Stop the workers and restore a backup"
+    text = f"the file is corrupt: {'; '.join(found)}. What to do: {RESCUE}"
     return Finding("content", ok=False, text=text)
+
+
+def _jobs(connection: sqlite3.Connection) -> Finding:
+    seen, spoiled, told = 0, 0, list[str]()
+    for id_, due, *columns in connection.execute(_JOBS):
+        seen += 1
+        wrong = [] if due else ["due_at"]
+        for (name, read), content in zip(READERS.items(), columns, strict=True):
+            try:
+                _ = None if content is None else read(content)
+            except (ValueError, RecursionError):
+                wrong.append(name)
+        if wrong:
+            spoiled += 1
+            told += [f"{id_} ({', '.join(wrong)})"] if spoiled <= _MOST else []
+    if not spoiled:
+        return Finding("jobs", ok=True, text=f"all {seen} can be read")
+    text = (
+        f"{spoiled} of {seen} can't be read, for something else has written them:"
+        f" {', '.join(told)}{', ...' if spoiled > _MOST else ''}. No other job is concerned;"
+        " mend or delete them by SQL"
+    )
+    return Finding("jobs", ok=False, text=text)

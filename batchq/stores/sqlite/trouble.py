@@ -10,7 +10,7 @@ from typing import Final
 
 from batchq.errors import StoreBroken, StoreBusy, StoreError, StoreFull
 
-__all__ = ["is_busy", "os_trouble", "store_error", "translated"]
+__all__ = ["RESCUE", "is_busy", "os_trouble", "store_error", "translated"]
 
 # PROTOCOL is what a race for the WAL's locks may end in; it passes as the others do.
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
@@ -18,7 +18,11 @@ _FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM})
 # A full disk shows itself so where the WAL's index has to grow; nothing is written then.
 _FULL_IO: Final = frozenset({sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_NOMEM})
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-_BROKEN: Final = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+RESCUE: Final = (
+    "stop the workers and put a copy that `batchq backup` made in its place; without one,"
+    " `sqlite3 OLD .recover | sqlite3 NEW` saves what can still be read"
+)
 
 
 def is_busy(error: sqlite3.Error) -> bool:
@@ -35,7 +39,9 @@ def store_error(error: sqlite3.Error | MemoryError, path: str) -> StoreError:
         return StoreBusy(f"{path} is locked by others; nothing was done, repeat as is ({error})")
     if code & 0xFF in _FULL or code in _FULL_IO:
         return StoreFull(f"{path}: no space left; nothing was done, repeat when there is ({error})")
-    if code & 0xFF in _BROKEN:
+    if code & 0xFF in _CORRUPT:
+        return StoreBroken(f"{path} is corrupt ({error}): {RESCUE}")
+    if code & 0xFF == sqlite3.SQLITE_IOERR:
         return StoreBroken(
             f"{path} can't be trusted any more ({error}): stop, see to the disk, start again"
         )
