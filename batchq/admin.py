@@ -20,6 +20,7 @@ import trio
 
 from batchq.bridge import forbid_event_loop, in_trio, run_blocking
 from batchq.core.checks import checked_wait
+from batchq.core.filters import check_filter, check_page, ends
 from batchq.core.job_options import check_name
 from batchq.core.lifecycle import USER, JobState
 from batchq.core.record import (
@@ -97,7 +98,8 @@ class Admin:
 
         Raises:
             TypeError: what is to be cancelled is neither an id nor a handle.
-            OptionError: the reason is empty, or can't be printed.
+            OptionError: the reason is empty, or can't be printed; or the filter says what
+                no job could be, as a status that there is not.
             StoreError: it was not done; of a filter's jobs, not to the end.
         """
         return await self._drive(self._cancel(jobs, reason))
@@ -113,6 +115,7 @@ class Admin:
             jobs: an id, a handle, several of them, or a `JobFilter`.
 
         Raises:
+            TypeError, OptionError: as of `cancel`.
             StoreError: it was not done; of a filter's jobs, not to the end.
         """
         return await self._drive(self._retry(jobs))
@@ -152,6 +155,9 @@ class Admin:
 
         Returns:
             How many are gone.
+
+        Raises:
+            OptionError: no such wait, or no such end.
         """
         return await self._drive(self._clean(grace, queue, states))
 
@@ -188,10 +194,12 @@ class Admin:
             after: the id of the last job of the page before; None: the first page.
             limit: at most so many [jobs].
             newest_first: begin with the youngest.
+
+        Raises:
+            OptionError: there is no such status, limit or id; it says which there are.
         """
-        return await self._read(
-            lambda store: store.find(where, after=after, limit=limit, newest_first=newest_first)
-        )
+        page = _page(where, after, limit, newest_first=newest_first)
+        return await self._read(page)
 
     def jobs_sync(
         self,
@@ -202,8 +210,8 @@ class Admin:
         newest_first: bool = False,
     ) -> list[JobRecord]:
         """Do the same, blocking."""
-        store = self._road.get().store
-        return store.find(where, after=after, limit=limit, newest_first=newest_first)
+        page = _page(where, after, limit, newest_first=newest_first)
+        return page(self._road.get().store)
 
     async def failed(self, queue: str | None = None, *, limit: int = 100) -> list[JobRecord]:
         """List what failed, the youngest first: the dead letters of a queue, or of all."""
@@ -253,7 +261,9 @@ class Admin:
             self._on_news()
 
     def _clean(self, grace: float, queue: str | None, states: Iterable[JobState]) -> _Steps[int]:
-        retention = dict.fromkeys(states, checked_wait("grace", grace))
+        if queue is not None:
+            check_name("a queue's name", queue)
+        retention = dict.fromkeys(ends(states), checked_wait("grace", grace))
         deleted, after = 0, 0
         while True:
             cleaned: Cleaned = yield partial(_step, retention=retention, queue=queue, after=after)
@@ -324,8 +334,17 @@ def _step(
     return store.clean(retention, queue=queue, after=after)
 
 
+def _page(
+    where: JobFilter, after: int | None, limit: int, *, newest_first: bool
+) -> Callable[[Store], list[JobRecord]]:
+    check_filter(where)
+    check_page(after, limit)
+    return lambda store: store.find(where, after=after, limit=limit, newest_first=newest_first)
+
+
 def _portions(jobs: Jobs) -> Iterator[Sequence[int] | JobFilter]:
     if isinstance(jobs, JobFilter):
+        check_filter(jobs)
         yield jobs
         return
     ids = map(_id_of, [jobs] if isinstance(jobs, int | JobHandle) else jobs)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from batchq import JobFilter, JobHandle, JobState, OptionError, Ordered, QueueManager, UnknownJob
+from batchq.cli.orders import STATUSES
 from batchq.stores.memory import MemoryStore
 
 DONE, ASKED, REFUSED, UNKNOWN = Ordered.DONE, Ordered.ASKED, Ordered.REFUSED, Ordered.UNKNOWN
@@ -149,6 +152,88 @@ async def test_nonsense_is_refused(store: MemoryStore, autojump_clock: MockClock
         await manager.pause("no such/name")
     with pytest.raises(OptionError, match="grace"):
         await manager.clean(grace=-1)
+    with pytest.raises(OptionError, match="queue's name"):
+        await manager.clean(grace=0, queue="no such/name")
+    for states in (["failed"], [JobState.PENDING], [None], "failed"):
+        with pytest.raises(OptionError, match=r"states must be of .*FAILED.*, got"):
+            await manager.clean(grace=0, states=states)  # type: ignore[arg-type]
+
+
+BAD_FILTERS: list[tuple[Any, str]] = [
+    (
+        JobFilter(status="nope"),
+        f"status must be one of {', '.join(STATUSES)}, or None, got 'nope'",
+    ),
+    (JobFilter(status=JobState.FAILED), "status must be one of"),  # type: ignore[arg-type]
+    (JobFilter(status=["failed"]), "status must be one of"),  # type: ignore[arg-type]
+    (JobFilter(queue=7), "queue must be a text, or None, got 7"),  # type: ignore[arg-type]
+    (JobFilter(tag=b"red"), "tag must be a text, or None"),  # type: ignore[arg-type]
+    (JobFilter(first_id="1"), "first_id must be a whole number"),  # type: ignore[arg-type]
+    (JobFilter(last_id=True), "last_id must be a whole number"),
+    (JobFilter(stored_since=float("nan")), "stored_since must be a number of seconds"),
+    (JobFilter(ended_before="now"), "ended_before must be a number"),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize(("where", "said"), BAD_FILTERS, ids=range(len(BAD_FILTERS)))
+async def test_a_filter_that_could_mean_no_job_is_refused(
+    where: JobFilter, said: str, store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    manager = a_manager(store)
+    await enqueue(manager, 1)
+    for order in (manager.jobs, manager.cancel, manager.retry):
+        with pytest.raises(OptionError, match=re.escape(said)):
+            await order(where)
+    with pytest.raises(OptionError, match=re.escape(said)):
+        await trio.to_thread.run_sync(manager.jobs_sync, where)
+
+
+@pytest.mark.parametrize("place", ["memory:", "sqlite:///{}/jobs.db"])
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [
+        ({"limit": -1}, "limit must be a whole number from 0, got -1"),
+        ({"limit": 2.0}, "limit must be a whole number from 0, got 2.0"),
+        ({"limit": True}, "limit must be"),
+        ({"limit": None}, "limit must be"),
+        ({"limit": "5; DROP TABLE batchq_jobs"}, "limit must be"),
+        ({"after": "1"}, "after must be the id of a job, or None, got '1'"),
+        ({"after": 1.5}, "after must be"),
+        ({"after": float("nan")}, "after must be"),
+        ({"where": "failed"}, "a JobFilter, got 'failed'"),
+        ({"where": None}, "a JobFilter, got None"),
+    ],
+    ids=str,
+)
+def test_a_page_that_is_none_is_refused(
+    tmp_path: Path, place: str, page: dict[str, Any], said: str
+) -> None:
+    manager = a_manager(place.format(tmp_path))
+    manager.add_job_sync("work", {"number": 1})
+    with pytest.raises(OptionError, match=re.escape(said)):
+        manager.jobs_sync(**page)
+    with pytest.raises(OptionError, match=r"(limit|queue) must be"):
+        manager.failed_sync(**{"limit": -1} if "where" in page or "after" in page else page)
+    assert len(manager.jobs_sync()) == 1
+    manager.close()
+
+
+@pytest.mark.parametrize("place", ["memory:", "sqlite:///{}/jobs.db"])
+def test_a_page_may_be_empty_huge_or_begin_anywhere(tmp_path: Path, place: str) -> None:
+    manager = a_manager(place.format(tmp_path))
+    for number in range(3):
+        manager.add_job_sync("work", {"number": number})
+
+    def ids(**page: Any) -> list[int]:  # noqa: ANN401 - of either kind
+        return [job.id for job in manager.jobs_sync(**page)]
+
+    assert ids(limit=0) == ids(after=10**30) == ids(after=-1, newest_first=True) == []
+    assert ids(limit=10**30) == ids(after=-(10**30)) == ids(after=0) == [1, 2, 3]
+    assert ids(after=10**30, newest_first=True) == [3, 2, 1]
+    assert ids(where=JobFilter(first_id=-(10**30), last_id=10**30)) == [1, 2, 3]
+    assert ids(where=JobFilter(queue="\udcff\0", key="\x1b")) == []
+    assert ids(where=JobFilter(stored_since=-(10**300), stored_before=1e300)) == [1, 2, 3]
+    manager.close()
 
 
 async def test_what_names_no_job_and_what_says_no_reason_is_refused(

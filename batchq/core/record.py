@@ -320,6 +320,8 @@ class Cleaned(msgspec.Struct, frozen=True):
 class JobFilter:
     """Which jobs are meant; what is None does not restrict.
 
+    A manager refuses one that says what no job could be. To a store it means no job.
+
     Attributes:
         status: a stored state, or a reading of it: scheduled, retrying, stalled.
         queue: the queue's name.

@@ -116,6 +116,9 @@ class Store(Protocol):
         end. The last id of a page is the `after` of the next: pages neither skip nor repeat
         a job that did not change. One that can't be read whole, for something else has
         written it, is given with what can be, and `spoiled` says why.
+
+        An unknown status means no job, here and in orders: whoever lets people say it checks
+        it, as managers do (core/filters.py). A limit of 0 or less gives no job.
         """
 
     def counts(self) -> dict[str, dict[JobState, int]]:

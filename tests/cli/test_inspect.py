@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from batchq.cli.orders import STATUSES
+from batchq.core.filters import STATUSES as ALL_STATUSES
 from batchq.core.job import Group, NewJob
 from batchq.core.lifecycle import JobState
 from batchq.core.record import Beat
@@ -97,6 +98,7 @@ def test_stats_tell_what_workers_have_lost(batchq: Run, tmp_path: Path) -> None:
 
 def test_the_statuses_on_offer_are_those_there_are() -> None:
     readings = {"scheduled", "retrying", "stalled"}
+    assert STATUSES == ALL_STATUSES
     assert set(STATUSES) == {state.value for state in JobState} | readings
 
 

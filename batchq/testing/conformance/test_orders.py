@@ -123,7 +123,17 @@ def test_a_filter_is_worked_off_in_chunks(store: Store) -> None:
         "mail": {JobState.CANCELLED: 5},
         "other": {JobState.PENDING: 5},
     }
-    assert store.cancel(JobFilter(status="no such status")).ids == []
+
+
+def test_an_unknown_status_means_no_job(store: Store) -> None:
+    enqueue(store, job(), job())
+    settle_one(store, claim_one(store, request(limit=1)), Verdict.FAIL, error=BOOM)
+    nothing = JobFilter(status="no such status")
+    assert store.find(nothing) == []
+    assert store.errors(where=nothing) == []
+    for changed in (store.cancel(nothing), store.retry(nothing)):
+        assert (changed.ids, changed.answers, changed.next) == ([], [], None)
+    assert store.counts() == {"mail": {JobState.PENDING: 1, JobState.FAILED: 1}}
 
 
 def test_a_settlement_may_say_cancelled(store: Store) -> None:

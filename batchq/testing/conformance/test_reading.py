@@ -128,7 +128,7 @@ def test_pages_neither_skip_nor_repeat(
         enqueue(store, job(queue="other", delay=1))
     assert pages == expected == sorted(expected, reverse=newest_first)
     assert store.find(where, after=2**70) == []
-    assert store.find(where, limit=0) == []
+    assert store.find(where, limit=0) == store.find(where, limit=-1) == []
 
 
 def test_counts_are_per_queue_and_state(store: Store) -> None:
