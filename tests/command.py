@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterable, Sequence
 
-__all__ = ["chosen", "parser_of", "positive"]
+__all__ = ["chosen", "parser_of", "positive", "seconds"]
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -23,8 +24,19 @@ def parser_of(command: str, doc: str | None) -> argparse.ArgumentParser:
 
 def positive(text: str) -> int:
     """Read a whole number from 1: a run of nothing would prove nothing."""
-    if (found := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"must be from 1, got {text}")
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text}")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """Read how long something takes: as long as it proves anything."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, got {text}")
     return found
 
 

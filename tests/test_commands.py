@@ -50,10 +50,16 @@ def test_a_word_that_is_in_no_name_is_refused_with_all_names(
 
 
 @pytest.mark.parametrize(
-    "empty", [("tests.simulation", "--seeds"), ("tests.crash.kill", "--cycles")]
+    ("command", "option", "least"),
+    [
+        ("tests.simulation", "--seeds", "whole number from 1"),
+        ("tests.crash.kill", "--cycles", "whole number from 1"),
+        ("tests.crash.wake", "--idle", "number of seconds above 0"),
+        ("tests.crash.contention", "--seconds", "number of seconds above 0"),
+    ],
 )
-def test_a_run_of_nothing_is_refused(empty: tuple[str, str]) -> None:
-    command, option = empty
-    done = run(command, option, "0")
+@pytest.mark.parametrize("wrong", ["0", "-1", "nan", "x"])
+def test_a_run_of_nothing_is_refused(command: str, option: str, least: str, wrong: str) -> None:
+    done = run(command, f"{option}={wrong}")
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"argument {option}: must be from 1, got 0" in done.stderr
+    assert f"argument {option}: must be a {least}, got {wrong}" in done.stderr

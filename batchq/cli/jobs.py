@@ -33,7 +33,13 @@ _ERROR: Final = 60
     show_default=True,
     help="At most so many.",
 )
-@click.option("--after", type=int, default=0, metavar="ID", help="Only jobs with a higher id.")
+@click.option(
+    "--after",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="ID",
+    help="Only jobs with a higher id.",
+)
 def jobs(
     *, url: str, as_json: bool, status: str | None, queue: str | None, limit: int, after: int
 ) -> None:
@@ -95,7 +101,7 @@ job.add_command(retry)
 
 
 @job.command()
-@click.argument("job_id", type=int, metavar="ID")
+@click.argument("job_id", type=click.IntRange(min=1), metavar="ID")
 @store_options
 def show(*, job_id: int, url: str, as_json: bool) -> None:
     """Show all about one job, and how its attempts failed.

@@ -35,6 +35,7 @@ STATUSES: Final = (
 )
 _ENDS: Final = ("completed", "failed", "cancelled")
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_LONGEST: Final = 3_155_760_000  # as batchq.core.numbers has it [s]
 _WORDS: Final = {
     "asked": "asked to stop: they run, and their workers will hear of it",
     "refused": "refused: a job in their state can't",
@@ -58,7 +59,10 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic for its c
         found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", str(value))
         if found is None:
             self.fail(f"{value!r} is no time: write 90, 15m, 24h or 7d", param, ctx)
-        return float(found[1]) * _UNITS[found[2]]
+        seconds = float(found[1]) * _UNITS[found[2]]
+        if seconds > _LONGEST:
+            self.fail(f"{value!r} is too long: at most {_LONGEST // 86_400}d", param, ctx)
+        return seconds
 
 
 def _which(command: F) -> F:
@@ -66,7 +70,7 @@ def _which(command: F) -> F:
     for option in (
         click.option("--queue", metavar="NAME", help="All jobs of this queue."),
         click.option("--status", type=click.Choice(STATUSES), help="All jobs that are so."),
-        click.argument("ids", type=int, nargs=-1, metavar="[ID]..."),
+        click.argument("ids", type=click.IntRange(min=1), nargs=-1, metavar="[ID]..."),
     ):
         command = option(command)
     return command

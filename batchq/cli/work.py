@@ -43,7 +43,7 @@ _PASSED_ON: Final = 0.3
 )
 @click.option(
     "--processes",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1_000),
     help="Run so many worker processes; one that crashes is started again.  [default: work in"
     " this process]",
 )

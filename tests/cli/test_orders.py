@@ -56,6 +56,40 @@ def test_jobs_are_cancelled_by_number_or_by_what_they_are(batchq: Run, tmp_path:
         assert job.cancel == "spring"
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("jobs", "--limit", "0"), "'--limit': 0 is not in the range 1<=x<=10000"),
+        (("jobs", "--limit", "-3"), "'--limit': -3 is not in the range 1<=x<=10000"),
+        (("jobs", "--limit", "many"), "'--limit': 'many' is not a valid integer"),
+        (("jobs", "--after", "-1"), "'--after': -1 is not in the range x>=0"),
+        (("jobs", "--status", "nope"), "'--status': 'nope' is not one of 'pending',"),
+        (("job", "0"), "'ID': 0 is not in the range x>=1"),
+        (("job", "cancel", "0"), "'[ID]...': 0 is not in the range x>=1"),
+        (("job", "retry", "x"), "'[ID]...': 'x' is not a valid integer"),
+        (("job", "cancel", "1", "--reason", ""), "reason must be a text that can be printed"),
+        (("clean", "--older-than", "-5"), "'--older-than': '-5' is no time: write 90, 15m"),
+        (("clean", "--older-than", "36526d"), "'--older-than': '36526d' is too long: at most"),
+        (("clean", "--older-than", "9" * 400), "is too long: at most 36525d"),
+        (("clean", "--older-than", "1", "--status", "pending"), "'--status': 'pending' is not"),
+        (("clean", "--older-than", "1", "--queue", "a b"), "a queue's name must be"),
+        (("queue", "pause", ""), "a queue's name must be"),
+        (("work", "app", "--processes", "0"), "'--processes': 0 is not in the range 1<=x<=1000"),
+        (("work", "app", "-q", "mail=0"), "NAME=N with N from 1, got 'mail=0'"),
+        (("work", "app", "-q", "mail=-1"), "NAME=N with N from 1, got 'mail=-1'"),
+        (("demo", "--count", "0"), "'--count': 0 is not in the range 1<=x<=1000000"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else "",
+)
+def test_what_no_option_takes_is_refused_and_what_it_takes_is_named(
+    batchq: Run, words: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    done = batchq(*words, BATCHQ_URL="sqlite:///jobs.db")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in " ".join(done.stderr.split())
+    assert states(tmp_path) == ["failed", "processing", *["pending"] * 3]
+
+
 def test_failed_jobs_are_retried(batchq: Run, tmp_path: Path) -> None:
     done = batchq("job", "retry", "--status", "failed", *URL)
     assert (done.returncode, done.stdout) == (0, "1 to run\n")

@@ -29,7 +29,7 @@ import click
 from batchq.core.job import ClaimRequest, Group, NewJob, Settlement, Verdict
 from batchq.errors import StoreError
 from batchq.stores.sqlite import SqliteStore
-from tests.command import parser_of, positive
+from tests.command import parser_of, positive, seconds
 
 ROOT: Final = Path(__file__).parents[2]
 _FAIR: Final = 0.5
@@ -112,7 +112,7 @@ def _started(running: list[subprocess.Popen[str]]) -> list[subprocess.Popen[str]
 def main() -> int:
     """Run it; returns the exit code."""
     parser = parser_of("tests.crash.contention", __doc__)
-    parser.add_argument("--seconds", type=float, default=30.0, help="how long they compete")
+    parser.add_argument("--seconds", type=seconds, default=30.0, help="how long they compete")
     parser.add_argument("--processes", type=positive, default=4, help="how many")
     parser.add_argument("--short", action="store_true", help="3 seconds")
     parser.add_argument("--be", type=Path, help=argparse.SUPPRESS)
@@ -120,10 +120,10 @@ def main() -> int:
     if asked.be is not None:
         click.echo(json.dumps(compete(asked.be, asked.seconds)))
         return 0
-    seconds = 3.0 if asked.short else asked.seconds
+    lasts = 3.0 if asked.short else asked.seconds
     with tempfile.TemporaryDirectory(prefix="batchq-contention-") as folder:
-        found = race(Path(folder), asked.processes, seconds)
-    report = {"seconds": seconds, "sqlite": sqlite3.sqlite_version, **found}
+        found = race(Path(folder), asked.processes, lasts)
+    report = {"seconds": lasts, "sqlite": sqlite3.sqlite_version, **found}
     click.echo(json.dumps({**report, "ok": not found["violations"]}))
     return 1 if found["violations"] else 0
 

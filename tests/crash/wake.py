@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from batchq import QueueManager, wake
-from tests.command import parser_of, positive
+from tests.command import parser_of, positive, seconds
 
 __all__ = ["measure"]
 
@@ -127,7 +127,7 @@ def main() -> int:
     """Do what the command line says; return the exit code."""
     parser = parser_of("tests.crash.wake", __doc__)
     parser.add_argument("--jobs", type=positive, default=300, help="stored one at a time")
-    parser.add_argument("--idle", type=float, default=10.0, help="how long the worker idles [s]")
+    parser.add_argument("--idle", type=seconds, default=10.0, help="how long the worker idles [s]")
     parser.add_argument("--ticks", action="store_true", help="look as where there is no inotify")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     asked = parser.parse_args()
