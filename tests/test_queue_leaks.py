@@ -98,9 +98,13 @@ def see_that_it_is_empty(queue: BatchedQueue[Any, Any]) -> None:
     assert queue._batcher.next_deadline() == math.inf
 
 
+@pytest.mark.parametrize("limit", [None, 1])
 @pytest.mark.parametrize("interval", [0.0, 1.0])
-async def test_partitions_used_once_leave_nothing(interval: float, autojump_clock: Clock) -> None:
-    async with watched(flush_interval=interval, concurrency=4) as (queue, things):
+async def test_partitions_used_once_leave_nothing(
+    interval: float, limit: int | None, autojump_clock: Clock
+) -> None:
+    options = {"concurrency": 4, "partition_concurrency": limit}
+    async with watched(flush_interval=interval, **options) as (queue, things):
         entries = await queue.enqueue_many(things.things())
         await queue.wait_idle()
         assert {entry.status for entry in entries} == {EntryStatus.SUCCEEDED}
