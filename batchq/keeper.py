@@ -73,17 +73,15 @@ class Keeper:
             raise PersistenceError(f"queue {self._name!r} has no persistence to save to")
         return await self._saver.save()
 
-    async def end(self, deadline: float) -> None:
+    async def end(self) -> None:
         """Save once more, cancelled or not, and give the snapshot up.
 
-        Args:
-            deadline: until when there is time [s]; where it is up, the last save gets
-                `save_timeout` all the same: what has ended by now would run again.
+        It has `save_timeout`, whatever the drain has left of its own time: without this save
+        what has ended would run again, and what waits would be as it was at the last one.
         """
         saver, self._saver = self._saver, None
         if saver is not None:
-            left = deadline - trio.current_time()
-            await saver.last(min(self._timeout, left) if left > 0 else self._timeout)
+            await saver.last(self._timeout)
 
     def see(self, look: Callable[[float], None]) -> Callable[[float], None]:
         """Return what to call at the end of each step of the queue, `look` included."""

@@ -374,18 +374,15 @@ class BatchedQueue(BlockingTwins[T, R]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        save_by = math.inf
         try:
             if error is None and not self._milestones.failed:
-                budget = trio.current_time() + self._shutdown_timeout
                 await self._milestones.leave(self._shutdown_timeout)
-                save_by = budget  # one for both: what the drain has left is the last save's
         finally:
             self.close()
             try:
                 await self._nest.leave(error)
             finally:
-                await self._keeper.end(save_by)
+                await self._keeper.end()
                 self._end()
 
     def _new_pump(

@@ -187,15 +187,15 @@ async def test_a_cancelled_queue_is_saved_under_a_shield_for_at_most_its_save_ti
     ("shutdown_timeout", "drain_takes", "save_takes", "ends", "error"),
     [
         (30, 28, 1.0, 29, None),
-        (30, 28, 1e6, 30, None),  # what the drain has left
-        (30, 8, 1e6, 13, None),  # save_timeout
+        (30, 29.5, 1.0, 30.5, None),  # however little the drain has left
+        (30, 28, 1e6, 33, None),
         (None, 28, 1e6, 33, None),
-        (0, 0, 1.0, 1, None),  # the budget is used up, and yet nothing is to run again
+        (0, 0, 1.0, 1, None),
         (20, 28, 1.0, 21, DrainTimeout),
         (20, 28, 1e6, 25, DrainTimeout),
     ],
 )
-async def test_the_drain_and_the_last_save_have_one_budget(
+async def test_the_last_save_has_its_time_however_long_the_drain_took(
     autojump_clock: Clock,
     storage: FaultyStorage,
     watch: Watch,

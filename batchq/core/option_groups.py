@@ -299,10 +299,10 @@ class TimeOptions:
         processor_timeout: a call that takes longer is cancelled and fails with
             `BatchTimeout` [s, above 0]; None is no limit.
         cancel_abandoned: whether to cancel a call that nobody wants any more.
-        shutdown_timeout: how long leaving the queue's block may take, the drain and the
-            last save together [s]; None is no limit.
-        save_timeout: how long the last save may take [s]; it has so long, too, where the
-            block is cancelled or the drain has used `shutdown_timeout` up.
+        shutdown_timeout: how long the drain may take when the queue's block is left [s];
+            None is no limit.
+        save_timeout: how long the last save may take, after the drain or where the block
+            is cancelled [s].
         queue_timeout: from when an item may first start to its first start, at most [s,
             above 0]; then it has expired. None is no limit.
         delivery_timeout: from an item's admission to its verdict, retries included, at
