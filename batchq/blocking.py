@@ -9,6 +9,7 @@ from typing import Generic, Protocol, TypeVar, Unpack
 import attrs
 import trio
 
+from batchq.core.numbers import NO_DELAY
 from batchq.core.options import PerCall
 from batchq.errors import QueueClosed
 from batchq.handle import Entry
@@ -104,7 +105,7 @@ class _Queue(Protocol[T, R]):
         item: T,
         priority: int | None = None,
         *,
-        delay: float = 0.0,
+        delay: float = NO_DELAY,
         **call: Unpack[PerCall],
     ) -> Entry[T, R]: ...
 
@@ -113,7 +114,7 @@ class _Queue(Protocol[T, R]):
         item: T,
         priority: int | None = None,
         *,
-        delay: float = 0.0,
+        delay: float = NO_DELAY,
         **call: Unpack[PerCall],
     ) -> R: ...
 
@@ -128,7 +129,7 @@ class BlockingTwins(Generic[T, R]):
         item: T,
         priority: int | None = None,
         *,
-        delay: float = 0.0,
+        delay: float = NO_DELAY,
         **call: Unpack[PerCall],
     ) -> Entry[T, R]:
         """Do what `enqueue` does, from a plain thread; blocks until it is admitted.
@@ -145,7 +146,7 @@ class BlockingTwins(Generic[T, R]):
         item: T,
         priority: int | None = None,
         *,
-        delay: float = 0.0,
+        delay: float = NO_DELAY,
         **call: Unpack[PerCall],
     ) -> R:
         """Do what `process` does, from a plain thread; blocks until the item is settled.

@@ -21,6 +21,7 @@ from batchq.blocking import BlockingTwins, Threads
 from batchq.core.batcher import Batcher
 from batchq.core.entry import IN_FLIGHT
 from batchq.core.entry import Entry as CoreEntry
+from batchq.core.numbers import NO_DELAY
 from batchq.core.options import Options, PerCall, Settings, Special, gather, read_settings
 from batchq.core.producer import Intake
 from batchq.core.statistics import DrainReport, QueueStats
@@ -114,7 +115,7 @@ class BatchedQueue(BlockingTwins[T, R]):
         item: T,
         priority: int | None = None,
         *,
-        delay: float = 0.0,
+        delay: float = NO_DELAY,
         **call: Unpack[PerCall],
     ) -> Entry[T, R]:
         """Hand an item over; returns at its admission, not at its completion.
@@ -147,7 +148,7 @@ class BatchedQueue(BlockingTwins[T, R]):
         else:
             await trio.lowlevel.checkpoint()
         now = self._pump.now or self._pump.begin()
-        admit = self._asking_more(call, delay) if delay or call else self._admit
+        admit = self._asking_more(call, delay) if call or delay is not NO_DELAY else self._admit
         entry = admit(item, priority, now)
         if entry is None:
             return await self._entrance.wait(item, priority, delay=delay)
@@ -160,7 +161,7 @@ class BatchedQueue(BlockingTwins[T, R]):
         item: T,
         priority: int | None = None,
         *,
-        delay: float = 0.0,
+        delay: float = NO_DELAY,
         **call: Unpack[PerCall],
     ) -> Entry[T, R]:
         """Hand an item over without waiting; see `enqueue`.
@@ -169,7 +170,7 @@ class BatchedQueue(BlockingTwins[T, R]):
             QueueFull: no room, where `enqueue` would wait or the policy is to refuse.
         """
         now = self._pump.now or self._pump.begin()
-        admit = self._asking_more(call, delay) if delay or call else self._admit
+        admit = self._asking_more(call, delay) if call or delay is not NO_DELAY else self._admit
         entry = admit(item, priority, now)
         if entry is None:
             raise self._door.full_error()
@@ -182,7 +183,7 @@ class BatchedQueue(BlockingTwins[T, R]):
         items: Iterable[T],
         priority: int | None = None,
         *,
-        delay: float = 0.0,
+        delay: float = NO_DELAY,
         **call: Unpack[PerCall],
     ) -> list[Entry[T, R]]:
         """Hand items over, in order: one admission per item, one wake-up for all.
@@ -199,7 +200,7 @@ class BatchedQueue(BlockingTwins[T, R]):
         items: Sequence[T],
         priority: int | None = None,
         *,
-        delay: float = 0.0,
+        delay: float = NO_DELAY,
         **call: Unpack[Special],
     ) -> list[Entry[T, R]]:
         """Hand all of the items over without waiting, or none of them.
@@ -214,7 +215,7 @@ class BatchedQueue(BlockingTwins[T, R]):
         item: T,
         priority: int | None = None,
         *,
-        delay: float = 0.0,
+        delay: float = NO_DELAY,
         **call: Unpack[PerCall],
     ) -> R:
         """Hand an item over, wait for it and return its own value.
@@ -231,7 +232,7 @@ class BatchedQueue(BlockingTwins[T, R]):
             enqueue = partial(self.enqueue, item, priority, delay=delay, **call)
             return await self._entrance.process_inside(enqueue)
         await trio.lowlevel.checkpoint_if_cancelled()
-        admit = self._asking_more(call, delay) if delay or call else self._admit
+        admit = self._asking_more(call, delay) if call or delay is not NO_DELAY else self._admit
         entry: Any = admit(item, priority, self._pump.now or self._pump.begin())
         if entry is None:
             entry = await self._entrance.wait(item, priority, delay=delay)
@@ -405,7 +406,7 @@ class BatchedQueue(BlockingTwins[T, R]):
         self._admit: Callable[..., CoreEntry[T, R] | None] = self._door.enqueue
 
     def _asking_more(
-        self, call: PerCall, delay: float = 0.0
+        self, call: PerCall, delay: float = NO_DELAY
     ) -> Callable[..., CoreEntry[T, R] | None]:
         """Return what admits an item of which more is said than its level."""
         if call:

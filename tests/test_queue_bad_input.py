@@ -186,7 +186,7 @@ SAID: Final[list[tuple[dict[str, Any], type[Exception], str]]] = [
     ),
     *(
         ({"delay": bad}, OptionError, r"delay must be a number of seconds from 0 to 3155760000 ")
-        for bad in (-1, NAN, math.inf, True, "1", 10**400, 1e308)
+        for bad in (-1, NAN, math.inf, None, True, False, "", "1", 10**400, 1e308)
     ),
     *(
         ({name: bad}, OptionError, rf"{name} must be a number of seconds above 0, or None, got ")

@@ -18,6 +18,7 @@ from msgspec.structs import force_setattr
 
 from batchq.core.checks import checked_wait
 from batchq.core.entry import DROPPED, Entry, Owner
+from batchq.core.numbers import NO_DELAY
 from batchq.core.options import DropPolicy, OrderOptions, RoomOptions, Special
 from batchq.core.producer import Intake, Producer
 from batchq.core.result import Result
@@ -82,7 +83,7 @@ class Admission(Generic[T, R]):
         self._owner = owner
 
     def enqueue(
-        self, item: T, priority: int | None, now: float, *, delay: float = 0.0
+        self, item: T, priority: int | None, now: float, *, delay: float = NO_DELAY
     ) -> Entry[T, R] | None:
         """Admit one item.
 
@@ -100,7 +101,7 @@ class Admission(Generic[T, R]):
         elif type(priority) is not int or not 0 <= priority < self._levels:
             raise self._bad_priority(priority)
         waiting = self._waiting
-        if delay:
+        if delay is not NO_DELAY:
             checked_wait("delay", delay)
         if waiting.size >= self._gate and not self._make_room(priority):
             return None if self._policy is DropPolicy.BLOCK else self._drop(item, priority, now)
@@ -123,7 +124,8 @@ class Admission(Generic[T, R]):
         **call: Unpack[Special],
     ) -> Sequence[Any]:
         """Make of items what `enqueue_many` and `park` take, before any is admitted."""
-        del priority, delay, call  # nothing is asked of them here
+        del priority, call  # nothing is asked of them here
+        checked_wait("delay", delay)
         return items
 
     def enqueue_many(

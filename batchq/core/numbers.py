@@ -6,10 +6,14 @@ import math
 import sys
 from typing import Final, TypeGuard
 
-__all__ = ["A_WAIT", "LONGEST_WAIT", "is_amount", "is_number", "is_wait"]
+__all__ = ["A_WAIT", "LONGEST_WAIT", "NO_DELAY", "is_amount", "is_number", "is_wait"]
 
 LONGEST_WAIT: Final = 3_155_760_000  # 100 years: so that no sum of times is out of reach [s]
 A_WAIT: Final = f"a number of seconds from 0 to {LONGEST_WAIT} (100 years)"
+
+# What a delay is when nobody gives one: this very object, so that a glance tells that there is
+# nothing to check. None or False in its place would be no delay to `if delay`, either.
+NO_DELAY: Final = 0.0
 
 # A whole number may be greater than any float, and yet is less than infinity.
 _GREATEST: Final = sys.float_info.max
