@@ -47,7 +47,8 @@ class Carrier(Generic[T]):
     def begin(self, owner: object, batch: Batch[T]) -> None:
         """Begin the call of its batch, with a mark of its pump."""
         self.calling, self.batch = batch, None
-        self._mark = Mark(owner, MARK.get(), trio.lowlevel.current_task())
+        task = trio.lowlevel.current_task()
+        self._mark = Mark(owner, MARK.get(), task, batch.partition)
         self._token = MARK.set(self._mark)
 
     def leave(self) -> None:

@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from batchq.core.batcher import Batcher
+from batchq.core.offer import Offer
 from batchq.core.options import PerCall, Special
 from batchq.errors import QueueError
 from batchq.handle import Entry
@@ -86,14 +87,25 @@ class Entrance(Generic[T, R]):
         entry: Any = producer.entry
         return entry  # type: ignore[no-any-return]  # admitted, or it had an error
 
-    async def process_inside(self, enqueue: Callable[[], Awaitable[Entry[T, R]]]) -> R:
+    async def process_inside(
+        self,
+        item: T,
+        priority: int | None,
+        *,
+        delay: float,
+        call: PerCall,
+        enqueue: Callable[..., Awaitable[Entry[T, R]]],
+    ) -> R:
         """Do what `process` does, in a call of a queue that may be this very one.
 
         Raises:
             RuntimeError: it could never end.
         """
-        with self.pump.marks.holding_up("process"):
-            entry = await enqueue()
+        (offer,) = self._prepare([item], priority, delay=delay, call=call)
+        partition = offer.more.partition if isinstance(offer, Offer) else None
+        limit = self.batcher.partition_limit
+        with self.pump.marks.holding_up("process", partition, limit):
+            entry = await enqueue(offer, priority, delay=delay)
             await entry.wait_or(entry.cancel)
             return entry.value()
 

@@ -5,8 +5,9 @@ Rule 1: the mark of a call follows the tasks that its processor starts, and ends
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
@@ -25,12 +26,14 @@ class Mark:
         owner: the marks of the pump that makes the call.
         outer: the mark of the call that the pump itself is part of, if it is.
         task: makes the call.
+        partition: what the items of the call share.
         active: whether the call is under way.
     """
 
     owner: object
     outer: Mark | None
     task: trio.lowlevel.Task
+    partition: Hashable = None
     active: bool = True
 
     def holds(self) -> bool:
@@ -65,8 +68,10 @@ class Marks:
     """
 
     concurrency: Callable[[], int]
-    # The calls that wait for another call, each as often as it does.
+    # The calls that wait for another call, each as often as it does; and those of them that
+    # wait for one of their own partition.
     _held: Counter[Mark] = attrs.field(factory=Counter)
+    _inward: Counter[Mark] = attrs.field(factory=Counter)
 
     def inside(self) -> bool:
         """Whether the current task belongs to a call of this very pump."""
@@ -85,28 +90,33 @@ class Marks:
             )
 
     @contextmanager
-    def holding_up(self, method: str) -> Iterator[None]:
+    def holding_up(
+        self, method: str, partition: Hashable = None, limit: float = math.inf
+    ) -> Iterator[None]:
         """Wait, perhaps as part of a call, for what another call of this pump brings.
 
         Args:
             method: what the waiting is for, for the message.
+            partition: that of the other call.
+            limit: how many calls of one partition there may be at once.
 
         Raises:
-            RuntimeError: all slots are held by calls that wait so: none would ever end.
+            RuntimeError: all slots, or all that the partition may have, are held by calls
+                that wait so: none would ever end.
         """
         mark = self._find()
         if mark is None or not mark.holds():
             yield
             return
-        self._held[mark] += 1
-        try:
+        inward = limit < math.inf and mark.partition == partition
+        with _counted(self._held, mark), _counted(self._inward, mark, inward):
             if len(self._held) >= self.concurrency():
-                raise RuntimeError(_NEVER.format(method))
+                raise RuntimeError(_NEVER.format(method, "slot", "concurrency"))
+            same = [each for each in self._inward if each.partition == partition]
+            if inward and len(same) >= limit:
+                what = "batch that its partition may have in flight"
+                raise RuntimeError(_NEVER.format(method, what, _ALLOWED))
             yield
-        finally:
-            self._held[mark] -= 1
-            if not self._held[mark]:
-                del self._held[mark]
 
     def _find(self) -> Mark | None:
         mark = MARK.get()
@@ -115,7 +125,23 @@ class Marks:
         return mark
 
 
+@contextmanager
+def _counted(marks: Counter[Mark], mark: Mark, times: int = 1) -> Iterator[None]:
+    """Count a mark while this lasts; one that is not there counts for nothing."""
+    if not times:
+        yield
+        return
+    marks[mark] += times
+    try:
+        yield
+    finally:
+        marks[mark] -= times
+        if not marks[mark]:
+            del marks[mark]
+
+
+_ALLOWED: Final = "partition_concurrency (ordered=True allows one)"
 _NEVER: Final = (
-    "{}() by the queue's own processor could never end: every slot is held by a call that waits"
-    " like this one; let the call end first, or allow more concurrency"
+    "{}() by the queue's own processor could never end: every {} is held by a call that waits"
+    " like this one; let the call end first, or allow more {}"
 )

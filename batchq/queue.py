@@ -229,8 +229,8 @@ class BatchedQueue(BlockingTwins[T, R]):
             Exception: as `enqueue`, and as `Entry.result`.
         """
         if in_a_call() is not None:
-            enqueue = partial(self.enqueue, item, priority, delay=delay, **call)
-            return await self._entrance.process_inside(enqueue)
+            enqueue, process = partial(BatchedQueue.enqueue, self), self._entrance.process_inside
+            return await process(item, priority, delay=delay, call=call, enqueue=enqueue)
         await trio.lowlevel.checkpoint_if_cancelled()
         admit = self._asking_more(call, delay) if call or delay is not NO_DELAY else self._admit
         entry: Any = admit(item, priority, self._pump.now or self._pump.begin())

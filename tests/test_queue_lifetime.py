@@ -336,6 +336,38 @@ async def test_the_last_free_call_cannot_wait_for_an_item_of_its_own_queue(
         assert await queue.process(3) == 1  # the slots are free
 
 
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        ({"ordered": True}, "b1"),
+        ({"partition_concurrency": 1}, "b1"),
+        ({"partition_concurrency": 2}, "b2"),
+        ({"partition_concurrency": 3}, ""),
+    ],
+)
+async def test_the_last_call_of_a_partition_cannot_wait_for_an_item_of_it(
+    options: dict[str, Any], refused: str, autojump_clock: Clock
+) -> None:
+    """An item of partition a asks for one of b, which asks for the next one of b, and so on."""
+    asked: list[str] = []
+
+    async def processor(batch: Batch[str]) -> list[str]:
+        following = {"a1": "b1", "b1": "b2", "b2": "b3"}.get(batch[0])
+        if following is not None:
+            try:
+                await queue.process(following)
+            except RuntimeError as error:
+                asked.append(f"{batch[0]} {error}")
+        return list(batch)
+
+    options |= {"batch_size": 1, "concurrency": 9, "partition_by": lambda item: item[0]}
+    async with batched(processor, **options) as queue:
+        assert await queue.process("a1") == "a1"
+        assert queue.stats().enqueued == (1 + int(refused[1:] or 3))  # what is refused is not in
+    assert [line[:2] for line in asked] == ([refused] if refused else [])
+    assert all("own processor" in line and "partition_concurrency" in line for line in asked)
+
+
 async def test_what_a_call_has_started_elsewhere_may_wait_for_an_item(
     autojump_clock: Clock,
 ) -> None:

@@ -337,6 +337,11 @@ class Batcher(Generic[T, R]):
         return self._settings.order.priority_levels
 
     @property
+    def partition_limit(self) -> float:
+        """The most batches of one partition that may be in flight [batches]."""
+        return self._settings.order.partition_limit
+
+    @property
     def concurrency(self) -> int:
         """The most batches that may be in flight, as things are [batches]."""
         return self._starter.concurrency

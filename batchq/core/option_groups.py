@@ -5,6 +5,7 @@ Small frozen classes, checked once, at construction; nothing downstream checks a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable
 from enum import Enum
 from typing import Any, Final
@@ -209,6 +210,11 @@ class OrderOptions:
         if self.default_priority is None:
             return self.priority_levels // 2
         return self.default_priority
+
+    @property
+    def partition_limit(self) -> float:
+        """The most batches in flight of one partition [batches]; inf is no limit."""
+        return 1 if self.ordered else self.partition_concurrency or math.inf
 
 
 @attrs.frozen(kw_only=True)

@@ -121,7 +121,7 @@ class Selection:
         self._budget = math.inf if limit is None else limit
         self._mixes = order.mix_priorities
         self._aging = order.priority_aging
-        self._limit = 1 if order.ordered else order.partition_concurrency or math.inf
+        self._limit = order.partition_limit
         self._buckets: dict[Hashable, SortedBucket] = {}
         self._partitions: dict[Hashable, Partition] = {}
         self._turn = 0
