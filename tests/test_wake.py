@@ -94,6 +94,8 @@ def test_the_watch_of_files_that_are_not_there_yet_begins_when_they_come(tmp_pat
     thread = threading.Thread(target=watch)
     thread.start()
     bystander.write_text("no news")
+    time.sleep(0.02)
+    assert not seen
     for count in (1, 2):
         path.write_text("news")
         wait_until(lambda count=count: len(seen) >= count)  # type: ignore[misc]
