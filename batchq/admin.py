@@ -38,7 +38,7 @@ from batchq.job_handle import JobHandle
 from batchq.ledger import Ledger
 from batchq.stores.base import Store
 
-__all__ = ["Admin", "Ledgers"]
+__all__ = ["Admin", "Ledgers", "read_job", "read_store"]
 
 T = TypeVar("T")
 
@@ -173,11 +173,11 @@ class Admin:
         Raises:
             UnknownJob: the store has none of that id.
         """
-        return await self._read(lambda store: _one(store, _id_of(job)))
+        return await read_store(self._road, partial(read_job, job_id=_id_of(job)))
 
     def get_sync(self, job: int | JobHandle[Any]) -> JobRecord:
         """Do the same, blocking."""
-        return _one(self._road.get().store, _id_of(job))
+        return read_job(self._road.get().store, _id_of(job))
 
     async def jobs(
         self,
@@ -199,7 +199,7 @@ class Admin:
             OptionError: there is no such status, limit or id; it says which there are.
         """
         page = _page(where, after, limit, newest_first=newest_first)
-        return await self._read(page)
+        return await read_store(self._road, page)
 
     def jobs_sync(
         self,
@@ -225,7 +225,7 @@ class Admin:
 
     async def stats(self) -> StoreStats:
         """Count what is there, and what happened within the last hour."""
-        return await self._read(_stats)
+        return await read_store(self._road, _stats)
 
     def stats_sync(self) -> StoreStats:
         """Do the same, blocking."""
@@ -298,14 +298,6 @@ class Admin:
                 return done
             answer = ledger.call_now(call)
 
-    async def _read(self, call: Callable[[Store], T]) -> T:
-        store = (await self._road.aget()).store
-        if not store.info().inline:
-            return await run_blocking(lambda: call(store))
-        if in_trio():
-            await trio.lowlevel.checkpoint()
-        return call(store)
-
 
 def _each(jobs: Jobs, order: _Order) -> _Steps[Outcome]:
     """Carry an order out on ids, or on a filter's jobs, by thousands."""
@@ -360,7 +352,22 @@ def _id_of(job: object) -> int:
     return job
 
 
-def _one(store: Store, job_id: int) -> JobRecord:
+async def read_store(ledgers: Ledgers, call: Callable[[Store], T]) -> T:
+    """Run a read of the store, in a thread if the store needs one; under trio or asyncio."""
+    store = (await ledgers.aget()).store
+    if not store.info().inline:
+        return await run_blocking(partial(call, store))
+    if in_trio():
+        await trio.lowlevel.checkpoint()
+    return call(store)
+
+
+def read_job(store: Store, job_id: int) -> JobRecord:
+    """Read one job.
+
+    Raises:
+        UnknownJob: there is none of that id.
+    """
     [record] = store.get([job_id])
     if record is None:
         raise UnknownJob(f"the store {store.info().location} has no job {job_id}")

@@ -17,15 +17,13 @@ from itertools import compress
 from typing import Any, Final, TypeVar
 
 import attrs
-import trio
 
-from batchq.admin import Admin
+from batchq.admin import Admin, read_job, read_store
 from batchq.bridge import Bell, forbid_event_loop, in_trio, run_blocking
 from batchq.core.job import Enqueued, Group, NewJob
 from batchq.core.lifecycle import JobState
 from batchq.core.record import JobRecord, Ordered
 from batchq.ends import Ends
-from batchq.errors import UnknownJob
 from batchq.job_handle import JobHandle, Read
 from batchq.ledger import Ledger
 from batchq.pending import Pending
@@ -126,9 +124,7 @@ class JobLookup:
     def get_sync(self, job_id: int) -> tuple[JobRecord, str]:
         """Do the same, blocking."""
         store = self.ledgers.get().store
-        [record] = store.get([job_id])
-        if record is None:
-            raise UnknownJob(f"the store {store.info().location} has no job {job_id}")
+        record = read_job(store, job_id)
         return record, record.status(store.now())
 
     async def last_error(self, job_id: int) -> str:
@@ -174,13 +170,8 @@ class JobLookup:
         return self.admin.retry_sync(job_id).answers[0]
 
     async def read(self, call: Callable[[], T]) -> T:
-        """Run a read of the store, in a thread if the store needs one."""
-        ledger = await self.ledgers.aget()
-        if not ledger.store.info().inline:
-            return await run_blocking(call)
-        if in_trio():
-            await trio.lowlevel.checkpoint()
-        return call()
+        """Run a read of the store; see `read_store`."""
+        return await read_store(self.ledgers, lambda _: call())
 
     def _patience(self, timeout: float | None) -> _Patience:
         longest = max(_FIRST, self.poll_interval)

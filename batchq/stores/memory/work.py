@@ -1,6 +1,6 @@
 """The hot path of the memory store: a group's four parts, in the words of the core.
 
-Rule 1: every change of a job is one of core/lifecycle.py's.
+Rule 1: every change of a job is one of core/changes.py's.
 Rule 2: a claim first takes all its jobs out of the heaps, then changes them: no job can
 be met twice.
 """

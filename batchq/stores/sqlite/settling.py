@@ -1,4 +1,4 @@
-"""Settling in SQL: rows are read, decided on as core/lifecycle.py decides, written back.
+"""Settling in SQL: rows are read, decided on as core/changes.py decides, written back.
 
 The moves are the core's, on bare rows: a record per job would cost as much as the rest.
 The conformance suite holds the two against each other.
@@ -183,7 +183,7 @@ def _completed(value: bytes | None, now: float) -> _After:
 
 
 def _after(settlement: Settlement, row: tuple[Any, ...], now: float) -> _After:
-    """Return what a job becomes, as core/lifecycle.py's `settle`."""
+    """Return what a job becomes, as core/changes.py's `settle`."""
     _, attempt, _, _, refunds, max_attempts, _, enqueued_at, _, asked, _ = row
     verdict = settlement.verdict
     if verdict is Verdict.OK:
