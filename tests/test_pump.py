@@ -115,7 +115,8 @@ async def test_a_task_whose_call_outlived_its_limit_is_given_no_batch(
     async with batched(processor, batch_size=1, concurrency=2, processor_timeout=2) as queue:
         entries = await queue.enqueue_many([3, 3, 1, 1])  # two tasks end at once, and look
         with trio.fail_after(9):
-            assert [(await entry.wait()).success for entry in entries] == [True] * 4
+            for entry in entries:
+                assert (await entry.wait()).success
 
 
 async def test_errors_in_a_group_with_the_cancellation_of_a_call_are_its_errors(
