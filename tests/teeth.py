@@ -270,7 +270,8 @@ PLAIN: Final = (
         "an entry is admitted before the cancel point",
         "queue.py",
         "        await trio.lowlevel.checkpoint_if_cancelled()\n"
-        "        admit = self._asking_more(call, delay) if delay or call else self._admit\n"
+        "        admit = self._asking_more(call, delay) if call or delay is not NO_DELAY"
+        " else self._admit\n"
         "        entry: Any = admit(item, priority, self._pump.now or self._pump.begin())\n",
         "        entry: Any = self._admit(item, priority, self._pump.begin())\n"
         "        await trio.lowlevel.checkpoint_if_cancelled()\n",
@@ -633,17 +634,11 @@ RICH: Final = (
         rule("test_an_early_verdict_makes_room_at_once"),
     ),
     Fault(
-        "last save: its time begins when the drain has ended",
+        "last save: none where a drain has failed",
         "queue.py",
-        "                save_by = budget  # one",
-        "                save_by = trio.current_time() + self._shutdown_timeout  # one",
-        LAST_SAVE,
-    ),
-    Fault(
-        "last save: none where the time is up",
-        "keeper.py",
-        "min(self._timeout, left) if left > 0 else self._timeout",
-        "min(self._timeout, max(0.0, left))",
+        "                await self._keeper.end()\n",
+        "                await (trio.lowlevel.checkpoint() if self._milestones.failed"
+        " else self._keeper.end())\n",
         LAST_SAVE,
     ),
 )
