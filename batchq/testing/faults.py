@@ -12,31 +12,18 @@ a reply.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import TypeVar
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 from batchq.core.job import Answers, Group
-from batchq.core.lifecycle import USER, JobState
-from batchq.core.record import (
-    EVERY_JOB,
-    Beat,
-    Changed,
-    Cleaned,
-    Failure,
-    JobFilter,
-    JobRecord,
-    Note,
-    Ordered,
-    QueueRecord,
-    Tally,
-    WorkerRecord,
-)
 from batchq.errors import StoreUnavailable
 from batchq.stores.base import Store, StoreInfo
 
 __all__ = ["Fault", "FaultyStore", "Plan", "script", "seeded"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -77,6 +64,32 @@ def seeded(seed: int, *, before: float, after: float) -> Plan:
     return plan
 
 
+def _reading(
+    method: Callable[Concatenate[Store, P], T],
+) -> Callable[Concatenate[FaultyStore, P], T]:
+    """Make of a store's method one that may fail before it reads."""
+
+    @wraps(method)
+    def call(self: FaultyStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        beneath: Callable[P, T] = getattr(self._store, method.__name__)
+        return self._read(lambda: beneath(*args, **kwargs))
+
+    return call
+
+
+def _writing(
+    method: Callable[Concatenate[Store, P], T],
+) -> Callable[Concatenate[FaultyStore, P], T]:
+    """Make of a store's method one that may fail before it writes, or when it has."""
+
+    @wraps(method)
+    def call(self: FaultyStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        beneath: Callable[P, T] = getattr(self._store, method.__name__)
+        return self._write(lambda: beneath(*args, **kwargs))
+
+    return call
+
+
 class FaultyStore:
     """A store whose calls fail as planned, with `StoreUnavailable`.
 
@@ -105,94 +118,21 @@ class FaultyStore:
         """Carry out the whole group, or fail."""
         return self._write(lambda: self._store.commit(group))
 
-    def get(self, ids: Sequence[int]) -> list[JobRecord | None]:
-        """Read jobs, or fail."""
-        return self._read(lambda: self._store.get(ids))
-
-    def find(
-        self,
-        where: JobFilter,
-        *,
-        after: int | None = None,
-        limit: int = 100,
-        newest_first: bool = False,
-    ) -> list[JobRecord]:
-        """List jobs, or fail."""
-        return self._read(
-            lambda: self._store.find(where, after=after, limit=limit, newest_first=newest_first)
-        )
-
-    def kinds(self) -> list[tuple[str, str]]:
-        """List whose jobs have not ended."""
-        return self._read(self._store.kinds)
-
-    def counts(self) -> dict[str, dict[JobState, int]]:
-        """Count jobs, or fail."""
-        return self._read(self._store.counts)
-
-    def tally(self, since: float) -> list[Tally]:
-        """List what happened, or fail."""
-        return self._read(lambda: self._store.tally(since))
-
-    def errors(
-        self, job_id: int | None = None, *, where: JobFilter = EVERY_JOB, limit: int = 100
-    ) -> list[Failure]:
-        """List failures, or fail."""
-        return self._read(lambda: self._store.errors(job_id, where=where, limit=limit))
-
-    def queues(self) -> list[QueueRecord]:
-        """List queues, or fail."""
-        return self._read(self._store.queues)
-
-    def workers(self) -> list[WorkerRecord]:
-        """List workers, or fail."""
-        return self._read(self._store.workers)
-
-    def record(self, notes: Sequence[Note]) -> Sequence[bool]:
-        """Keep notes, or fail."""
-        return self._write(lambda: self._store.record(notes))
-
-    def cancel(
-        self,
-        selection: Sequence[int] | JobFilter,
-        reason: str = USER,
-        *,
-        after: int = 0,
-        limit: int = 1_000,
-    ) -> Changed:
-        """Cancel jobs, or fail."""
-        return self._write(lambda: self._store.cancel(selection, reason, after=after, limit=limit))
-
-    def retry(
-        self, selection: Sequence[int] | JobFilter, *, after: int = 0, limit: int = 1_000
-    ) -> Changed:
-        """Let jobs run again, or fail."""
-        return self._write(lambda: self._store.retry(selection, after=after, limit=limit))
-
-    def delete(self, ids: Sequence[int]) -> Sequence[Ordered]:
-        """Delete jobs, or fail."""
-        return self._write(lambda: self._store.delete(ids))
-
-    def clean(
-        self,
-        retention: Mapping[JobState, float],
-        *,
-        queue: str | None = None,
-        after: int = 0,
-        limit: int = 1_000,
-    ) -> Cleaned:
-        """Delete old jobs, or fail."""
-        return self._write(
-            lambda: self._store.clean(retention, queue=queue, after=after, limit=limit)
-        )
-
-    def set_queue(self, queue: str, *, paused: bool) -> None:
-        """Order about a queue, or fail."""
-        self._write(lambda: self._store.set_queue(queue, paused=paused))
-
-    def beat(self, beat: Beat) -> None:
-        """Keep what a worker says, or fail."""
-        self._write(lambda: self._store.beat(beat))
+    get = _reading(Store.get)
+    find = _reading(Store.find)
+    counts = _reading(Store.counts)
+    kinds = _reading(Store.kinds)
+    tally = _reading(Store.tally)
+    errors = _reading(Store.errors)
+    queues = _reading(Store.queues)
+    workers = _reading(Store.workers)
+    record = _writing(Store.record)
+    cancel = _writing(Store.cancel)
+    retry = _writing(Store.retry)
+    delete = _writing(Store.delete)
+    clean = _writing(Store.clean)
+    set_queue = _writing(Store.set_queue)
+    beat = _writing(Store.beat)
 
     def changed(self) -> bool:
         """Hint that somebody has written."""
