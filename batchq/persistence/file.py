@@ -46,9 +46,9 @@ class FileStorage:
 
         Raises:
             StorageInUse: it has another live owner.
-            OSError: the directory can't be made or written.
+            OSError: the directory can't be made or written, or anybody may write to it.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._owners.acquire(key, self._path(key, "lock"))
 
     def release(self, key: str) -> None:
@@ -67,7 +67,7 @@ class FileStorage:
         header = b"batchq snapshot 1, %d records" % len(records)
         lines = [header, *(b"%08x %s" % (zlib.crc32(record), record) for record in records), b""]
         with self._owners.saving():
-            self.directory.mkdir(parents=True, exist_ok=True)
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._replace(self._path(key, "snapshot"), b"\n".join(lines))
 
     def load(self, key: str) -> list[bytes]:

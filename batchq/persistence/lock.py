@@ -17,6 +17,7 @@ from typing import Final
 
 import attrs
 
+from batchq.core.modes import anybody_may_replace
 from batchq.errors import StorageInUse
 
 __all__ = ["Owners"]
@@ -26,6 +27,11 @@ class _Lock:
     """Held from when it is made until `release`, or until this process dies."""
 
     def __init__(self, path: Path, key: str) -> None:
+        if anybody_may_replace(path.parent.stat().st_mode):
+            raise PermissionError(
+                f"anybody may write to {path.parent}, and so put another file in the place of"
+                f" yours: chmod o-w {path.parent}, or use another folder"
+            )
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._descriptor = os.open(path, flags, 0o600)
         try:

@@ -117,6 +117,31 @@ def test_nobody_else_may_read_what_is_saved_in_files(tmp_path: Path) -> None:
     storage.release("k")
 
 
+def test_a_folder_in_which_anybody_may_replace_a_snapshot_is_refused(tmp_path: Path) -> None:
+    storages = (FileStorage(tmp_path), SqliteStorage(tmp_path / "snapshots.db"))
+    tmp_path.chmod(0o777)
+    for storage in storages:
+        with pytest.raises(PermissionError, match=r"anybody may write to .*: chmod o-w"):
+            storage.acquire("k")
+    assert list(tmp_path.iterdir()) == []
+    tmp_path.chmod(0o1777)
+    for storage in storages:
+        storage.acquire("k")
+        storage.release("k")
+
+
+def test_a_folder_of_snapshots_is_made_for_its_owner_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        storage = FileStorage(tmp_path / "new")
+        storage.acquire("k")
+        storage.save("k", [b"1"])
+        storage.release("k")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+
+
 def test_a_record_with_a_line_break_is_refused(tmp_path: Path) -> None:
     storage = FileStorage(tmp_path)
     storage.save("k", [b"1"])

@@ -250,6 +250,21 @@ def test_files_are_for_their_owner_only(path: Path) -> None:
     assert modes == dict.fromkeys(names, 0o600)
 
 
+def test_a_folder_in_which_anybody_may_replace_the_file_is_refused(path: Path) -> None:
+    path.parent.chmod(0o777)
+    with pytest.raises(StoreError, match=r"anybody may write to .*: chmod o-w .*, or use another"):
+        SqliteStore(path)
+    assert list(path.parent.iterdir()) == []
+    for mode in (0o1777, 0o775, 0o700):
+        path.parent.chmod(mode)
+        SqliteStore(path).close()
+    path.parent.chmod(0o702)
+    before = contents(path.parent)
+    with pytest.raises(StoreError, match="anybody may write"):
+        SqliteStore(path)
+    assert contents(path.parent) == before
+
+
 @pytest.mark.parametrize(("durability", "synchronous"), [("full", 2), ("process", 1)])
 def test_durability_decides_whether_a_commit_is_fsynced(
     path: Path, durability: str, synchronous: int

@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import quote
 
 from batchq import __version__
+from batchq.core.modes import anybody_may_replace
 from batchq.errors import NotAStore, OptionError, StoreError, StoreTooNew
 from batchq.stores.sqlite.trouble import os_trouble
 
@@ -71,9 +72,15 @@ def look(path: str) -> int | None:
     Raises:
         NotAStore: no database, or one with tables of our names that are not ours.
         StoreTooNew: its schema is newer than this code.
-        StoreError: it can't be read.
+        StoreError: it can't be read; or anybody may write to its folder.
     """
     try:
+        folder = Path(path).parent
+        if anybody_may_replace(folder.stat().st_mode):
+            raise StoreError(
+                f"anybody may write to {folder}, and so put another file in the place of {path}:"
+                f" chmod o-w {folder}, or use another folder"
+            )
         found = Path(path).stat()
         if not stat.S_ISREG(found.st_mode):
             raise NotAStore(f"{path} is not a file: a database needs one")
