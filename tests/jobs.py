@@ -22,7 +22,10 @@ __all__ = [
     "new_job",
     "no_trouble",
     "nothing_is_leased",
+    "said",
     "store_of",
+    "until",
+    "work_off",
 ]
 
 
@@ -93,3 +96,23 @@ def jobs_in(where: QueueManager | Store, *ids: int) -> list[JobRecord]:
 
 def nothing_is_leased(where: QueueManager | Store) -> bool:
     return all(job.state is not JobState.PROCESSING for job in jobs_in(where))
+
+
+def said(manager: QueueManager, job_id: int) -> str:
+    """Say how the job's last attempt failed."""
+    line = store_of(manager).errors(job_id)[0].line
+    return f"{line.kind}: {line.message}"
+
+
+async def until(done: Callable[[], bool]) -> None:
+    """Wait for what other threads do, in real time."""
+    with trio.fail_after(20):
+        while not done():  # noqa: ASYNC110 - no event of ours tells of it
+            await trio.sleep(0.02)
+
+
+async def work_off(manager: QueueManager) -> None:
+    """Work until nothing waits, in real time."""
+    waiting = {JobState.PENDING, JobState.PROCESSING}
+    async with manager.working():
+        await until(lambda: not any(job.state in waiting for job in jobs_in(manager)))

@@ -28,8 +28,8 @@ from batchq import (
 )
 from batchq.core.depth import MAX_DEPTH
 from batchq.core.numbers import LONGEST_WAIT
-from batchq.core.record import JobFilter, JobRecord
-from batchq.stores.base import Store
+from batchq.core.record import JobFilter
+from tests.jobs import jobs_in, store_of, work_off
 from tests.stores.sqlite_kit import forked, succeeded
 
 # A forked child runs nothing of the test but what it is given.
@@ -49,28 +49,6 @@ def manager(path: Path) -> Iterator[QueueManager]:
     opened = QueueManager(f"sqlite:///{path}", poll_interval=0.05, durability="process")
     with closing(opened):
         yield opened
-
-
-def store_of(manager: QueueManager) -> Store:
-    return manager._ledgers.get().store
-
-
-def rows(manager: QueueManager) -> list[JobRecord]:
-    return store_of(manager).find(JobFilter(), limit=10_000)
-
-
-async def until(done: Callable[[], bool]) -> None:
-    """Wait for what other threads do, in real time."""
-    with trio.fail_after(20):
-        while not done():  # noqa: ASYNC110 - no event of ours tells of it
-            await trio.sleep(0.02)
-
-
-async def work_off(manager: QueueManager) -> None:
-    """Work until nothing waits."""
-    waiting = {JobState.PENDING, JobState.PROCESSING}
-    async with manager.working():
-        await until(lambda: not any(row.state in waiting for row in rows(manager)))
 
 
 # ---- Payloads
@@ -126,7 +104,7 @@ def test_a_payload_that_can_not_be_kept_is_refused_before_anything_is_stored(
     for call in calls:
         with pytest.raises(PayloadError, match=r"(many|one) cannot take this payload"):
             call()
-    assert rows(manager) == []
+    assert jobs_in(manager) == []
 
 
 KEPT: Final[dict[str, Callable[[], object]]] = {
@@ -158,7 +136,7 @@ async def test_an_odd_payload_arrives_as_it_was(manager: QueueManager) -> None:
         await many.enqueue(make())
     await work_off(manager)
     assert sorted(map(repr, seen)) == sorted(repr(make()) for make in KEPT.values())
-    found = rows(manager)
+    found = jobs_in(manager)
     assert [json.loads(row.value or b"null") for row in found] == [make() for make in KEPT.values()]
     assert {row.state for row in found} == {JobState.COMPLETED}
 
@@ -196,7 +174,7 @@ async def test_one_bad_payload_takes_none_of_its_chunk_along_and_says_what_was_s
             await many.enqueue_many([*range(1_500), float("nan"), 7])  # type: ignore[list-item]
     assert isinstance(caught.value.stored, list)
     assert len(caught.value.stored) == 1_000
-    assert sorted(json.loads(row.payload) for row in rows(manager)) == [-1, *range(1_000)]
+    assert sorted(json.loads(row.payload) for row in jobs_in(manager)) == [-1, *range(1_000)]
 
 
 async def test_a_value_that_can_not_be_kept_fails_its_job_alone(manager: QueueManager) -> None:
@@ -208,7 +186,7 @@ async def test_a_value_that_can_not_be_kept_fails_its_job_alone(manager: QueueMa
 
     await many.enqueue_many(range(len(values)))
     await work_off(manager)
-    found = rows(manager)
+    found = jobs_in(manager)
     states = [row.state for row in found]
     assert states == [JobState.COMPLETED, *[JobState.FAILED] * 5, JobState.COMPLETED]
     for row in found[1:-1]:
@@ -232,7 +210,7 @@ async def test_an_error_that_can_not_be_written_down_is_written_down(
     for number in range(len(errors)):
         await one.enqueue(number)
     await work_off(manager)
-    found = rows(manager)
+    found = jobs_in(manager)
     assert {row.state for row in found} == {JobState.FAILED}
     for row in found:
         [failure] = store_of(manager).errors(row.id)
@@ -264,7 +242,7 @@ def test_a_hostile_name_is_refused_everywhere(manager: QueueManager, name: str) 
         manager.working([name])
     store = store_of(manager)
     assert store.find(JobFilter(queue=name)) == []
-    assert rows(manager) == []
+    assert jobs_in(manager) == []
 
 
 @pytest.mark.parametrize(
@@ -297,7 +275,7 @@ def test_a_hostile_number_is_refused_before_anything_is_stored(
         one.using(**options).enqueue_sync(1)
     with pytest.raises(OptionError, match=next(iter(options))):
         manager.add_job_sync("one", {"number": 1}, **options)
-    assert rows(manager) == []
+    assert jobs_in(manager) == []
 
 
 def test_the_largest_numbers_that_are_taken_can_be_stored(manager: QueueManager) -> None:
@@ -308,7 +286,7 @@ def test_the_largest_numbers_that_are_taken_can_be_stored(manager: QueueManager)
     one.using(
         delay=LONGEST_WAIT, expires=LONGEST_WAIT, priority=9, max_retries=2**31 - 1
     ).enqueue_sync(2)
-    assert [row.max_attempts for row in rows(manager)] == [2**31, 2**31]
+    assert [row.max_attempts for row in jobs_in(manager)] == [2**31, 2**31]
 
 
 # ---- Files and folders

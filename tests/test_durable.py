@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from batchq import Backoff, Job, JobState, QueueManager, Result, RetryPolicy, Throttled
 from batchq.core.record import JobRecord
-from tests.jobs import WatchedStore, jobs_in, store_of
+from tests.jobs import WatchedStore, jobs_in, said, store_of
 
 NO_RETRY = RetryPolicy(max_retries=0)
 TWICE = RetryPolicy(max_retries=2, backoff=Backoff(schedule=(4, 16), jitter="none"))
@@ -26,12 +26,6 @@ def store() -> WatchedStore:
 @pytest.fixture
 def manager(store: WatchedStore) -> QueueManager:
     return QueueManager(store)
-
-
-def said(manager: QueueManager, job_id: int) -> str:
-    """Say how the job's last attempt failed."""
-    line = store_of(manager).errors(job_id)[0].line
-    return f"{line.kind}: {line.message}"
 
 
 async def became(manager: QueueManager, answer: Callable[[], Any]) -> JobRecord:

@@ -8,7 +8,7 @@ from trio.testing import MockClock
 
 from batchq import Backoff, Job, JobState, QueueManager, RetryPolicy
 from batchq.core.job import Group, NewJob
-from tests.jobs import WatchedStore, jobs_in, nothing_is_leased, store_of
+from tests.jobs import WatchedStore, jobs_in, nothing_is_leased, said
 
 NO_RETRY = RetryPolicy(max_retries=0)
 TWICE = RetryPolicy(max_retries=2, backoff=Backoff(schedule=(4, 16), jitter="none"))
@@ -22,12 +22,6 @@ def store() -> WatchedStore:
 @pytest.fixture
 def manager(store: WatchedStore) -> QueueManager:
     return QueueManager(store)
-
-
-def said(manager: QueueManager, job_id: int) -> str:
-    """Say how the job's last attempt failed."""
-    line = store_of(manager).errors(job_id)[0].line
-    return f"{line.kind}: {line.message}"
 
 
 # ---- Payloads that can't be read

@@ -6,16 +6,15 @@ All of it through the public API and on a SQLite file, as in real life.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-import trio
 
 from batchq import JobFailed, JobState, QueueManager, RetryPolicy
 from batchq.core.record import JobFilter, Ordered
-from tests.jobs import jobs_in, store_of
+from tests.jobs import jobs_in, store_of, until, work_off
 from tests.stores.sqlite_kit import raw
 
 DONE, REFUSED = Ordered.DONE, Ordered.REFUSED
@@ -31,20 +30,6 @@ def manager(path: Path) -> Iterator[QueueManager]:
     opened = QueueManager(f"sqlite:///{path}", poll_interval=0.05, durability="process")
     with closing(opened):
         yield opened
-
-
-async def until(done: Callable[[], bool]) -> None:
-    """Wait for what other threads do, in real time."""
-    with trio.fail_after(20):
-        while not done():  # noqa: ASYNC110 - no event of ours tells of it
-            await trio.sleep(0.02)
-
-
-async def work_off(manager: QueueManager) -> None:
-    """Work until nothing waits."""
-    waiting = {JobState.PENDING, JobState.PROCESSING}
-    async with manager.working():
-        await until(lambda: not any(row.state in waiting for row in jobs_in(manager)))
 
 
 async def test_a_row_that_can_not_be_read_fails_alone(manager: QueueManager, path: Path) -> None:
