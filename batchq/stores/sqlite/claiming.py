@@ -20,13 +20,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import attrs
 
-from batchq.core.job import (
-    Claimed,
-    ClaimedJob,
-    ClaimRequest,
-    ErrorLine,
-    Receipt,
-)
+from batchq.core.job import Claimed, ClaimedJob, ClaimRequest, ErrorLine, Receipt
 from batchq.core.lifecycle import (
     CRASHED,
     EXPIRED,

@@ -27,9 +27,7 @@ from batchq.core.job import (
     Settlement,
     Verdict,
 )
-from batchq.core.record import (
-    JobRecord,
-)
+from batchq.core.record import JobRecord
 from batchq.errors import StoreUnavailable
 from batchq.stores.base import Store
 from batchq.stores.url import open_store

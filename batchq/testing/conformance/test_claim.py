@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-from batchq.core.job import (
-    Group,
-    Receipt,
-    Settled,
-)
-from batchq.core.lifecycle import (
-    LEASE_RAN_OUT,
-    MAX_BURIALS,
-    JobState,
-)
+from batchq.core.job import Group, Receipt, Settled
+from batchq.core.lifecycle import LEASE_RAN_OUT, MAX_BURIALS, JobState
 from batchq.stores.base import Store
 from batchq.testing.conformance.kit import (
     LEASE,

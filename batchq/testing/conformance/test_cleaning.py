@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from batchq.core.job import (
-    JobKey,
-    KeyScope,
-    Settled,
-    Verdict,
-)
-from batchq.core.lifecycle import (
-    JobState,
-)
-from batchq.core.record import (
-    JobFilter,
-    Ordered,
-)
+from batchq.core.job import JobKey, KeyScope, Settled, Verdict
+from batchq.core.lifecycle import JobState
+from batchq.core.record import JobFilter, Ordered
 from batchq.stores.base import Store
 from batchq.testing.conformance.kit import (
     BOOM,

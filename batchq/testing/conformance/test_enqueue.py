@@ -8,16 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batchq.core.job import (
-    Extension,
-    Group,
-    Settled,
-    Settlement,
-    Verdict,
-)
-from batchq.core.lifecycle import (
-    JobState,
-)
+from batchq.core.job import Extension, Group, Settled, Settlement, Verdict
+from batchq.core.lifecycle import JobState
 from batchq.stores.base import Store
 from batchq.testing.conformance.kit import (
     BOOM,

@@ -7,20 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from batchq.core.job import (
-    Group,
-    JobKey,
-    KeyScope,
-    NewJob,
-    Verdict,
-)
-from batchq.core.lifecycle import (
-    JobState,
-)
-from batchq.core.record import (
-    JobFilter,
-    Ordered,
-)
+from batchq.core.job import Group, JobKey, KeyScope, NewJob, Verdict
+from batchq.core.lifecycle import JobState
+from batchq.core.record import JobFilter, Ordered
 from batchq.stores.base import Store
 from batchq.testing.conformance.kit import (
     BOOM,

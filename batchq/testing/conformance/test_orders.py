@@ -4,19 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from batchq.core.job import (
-    Extended,
-    Receipt,
-    Settled,
-    Verdict,
-)
-from batchq.core.lifecycle import (
-    JobState,
-)
-from batchq.core.record import (
-    JobFilter,
-    Ordered,
-)
+from batchq.core.job import Extended, Receipt, Settled, Verdict
+from batchq.core.lifecycle import JobState
+from batchq.core.record import JobFilter, Ordered
 from batchq.stores.base import Store
 from batchq.testing.conformance.kit import (
     BOOM,

@@ -8,22 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from batchq.core.job import (
-    Extension,
-    Group,
-    Receipt,
-    Settled,
-    Settlement,
-    Verdict,
-)
-from batchq.core.lifecycle import (
-    MAX_FAILURES,
-    JobState,
-)
-from batchq.core.record import (
-    JobFilter,
-    WorkerRecord,
-)
+from batchq.core.job import Extension, Group, Receipt, Settled, Settlement, Verdict
+from batchq.core.lifecycle import MAX_FAILURES, JobState
+from batchq.core.record import JobFilter, WorkerRecord
 from batchq.stores.base import Store
 from batchq.testing.conformance.kit import (
     BOOM,

@@ -4,18 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from batchq.core.job import (
-    Extended,
-    Extension,
-    Group,
-    Receipt,
-    Settled,
-    Settlement,
-    Verdict,
-)
-from batchq.core.lifecycle import (
-    JobState,
-)
+from batchq.core.job import Extended, Extension, Group, Receipt, Settled, Settlement, Verdict
+from batchq.core.lifecycle import JobState
 from batchq.stores.base import Store
 from batchq.testing.conformance.kit import (
     BOOM,

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from batchq.core.job import (
-    Receipt,
-    Settlement,
-    Verdict,
-)
-from batchq.core.lifecycle import (
-    JobState,
-)
+from batchq.core.job import Receipt, Settlement, Verdict
+from batchq.core.lifecycle import JobState
 from batchq.stores.base import Store
 from batchq.testing.conformance.kit import (
     BOOM,

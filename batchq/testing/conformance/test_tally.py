@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from batchq.core.job import (
-    Receipt,
-    Settlement,
-    Verdict,
-)
-from batchq.core.lifecycle import (
-    JobState,
-)
-from batchq.core.record import (
-    Tally,
-)
+from batchq.core.job import Receipt, Settlement, Verdict
+from batchq.core.lifecycle import JobState
+from batchq.core.record import Tally
 from batchq.stores.base import Store
 from batchq.testing.conformance.kit import (
     LEASE,

@@ -6,20 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from batchq.core.job import (
-    Extended,
-    Group,
-    Receipt,
-    Settled,
-    Verdict,
-)
-from batchq.core.record import (
-    Beat,
-    Note,
-    Ordered,
-    QueueRecord,
-    WorkerRecord,
-)
+from batchq.core.job import Extended, Group, Receipt, Settled, Verdict
+from batchq.core.record import Beat, Note, Ordered, QueueRecord, WorkerRecord
 from batchq.stores.base import Store
 from batchq.testing.conformance.kit import (
     LEASE,
