@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import trio
@@ -45,7 +46,8 @@ def run_timeline(
     nothing, and the same list gives the same calls.
 
     Args:
-        make: makes the queue; called with `hooks=`. A subclass, or a `partial` of one.
+        make: makes the queue; called with `hooks=`: its own, if it has any, and one more. A
+            subclass of `BatchedQueue`, or a `partial` of one or of the class itself.
         actions: (when [s, from 0], what), in order of time. What is a function of the
             queue, plain or async: `put(...)`, `BatchedQueue.pause`, any other. One that
             waits holds up those after it.
@@ -77,13 +79,23 @@ async def _live(
         calls.append((trio.current_time() - began, list(batch)))
 
     with trio.CancelScope() as life:
-        async with make(hooks=Hooks[T, Any](on_batch_start=note)) as queue:
+        hooks = [*_hooks_of(make), Hooks[T, Any](on_batch_start=note)]
+        async with make(hooks=hooks) as queue:
             for at, action in steps:
                 await trio.sleep_until(began + at)
                 await _do(action, queue)
             with trio.move_on_after(_FOR_EVER):
                 await queue.wait_idle()
             life.cancel()  # what waits for ever would be drained, as if by itself
+
+
+def _hooks_of(make: Callable[..., BatchedQueue[T, Any]]) -> list[Hooks[T, Any]]:
+    """Return the hooks that a queue is made with: an argument goes before the attribute."""
+    bound, made = (make.keywords, make.func) if isinstance(make, partial) else ({}, make)
+    found: Any = bound.get("hooks", getattr(made, "hooks", None))
+    if found is None:
+        return []
+    return [found] if isinstance(found, Hooks) else list(found)
 
 
 async def _do(action: Action[T], queue: BatchedQueue[T, Any]) -> None:

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from batchq import Backoff, BatchedQueue, OptionError, Result, RetryPolicy
+from batchq import Backoff, BatchedQueue, Hooks, OptionError, Result, RetryPolicy
 from batchq.errors import StorageInUse
 from batchq.testing import FaultyStorage, ScriptedProcessor, echo, put, run_timeline
 
@@ -93,6 +93,24 @@ def test_what_waits_for_ever_is_not_called() -> None:
     queue = partial(BatchedQueue[int, None], ScriptedProcessor(), flush_interval=None)
     assert run_timeline(queue, [(0, put(1))]) == []
     assert run_timeline(queue, []) == []
+
+
+def test_the_queues_own_hooks_are_told_too() -> None:
+    told: list[tuple[str, list[int]]] = []
+
+    def teller(name: str) -> Hooks[int, None]:
+        return Hooks(on_batch_start=lambda batch: told.append((name, list(batch))))
+
+    class Watched(BatchedQueue[int, None]):
+        flush_interval = 0
+        hooks = [teller("attribute")]  # noqa: RUF012 - as users write it
+        process_batch = ScriptedProcessor().__call__
+
+    assert run_timeline(Watched, [(0, put(1))]) == [(0, [1])]
+    bare = partial(Watched, hooks=teller("argument"))
+    assert run_timeline(bare, [(0, put(2))]) == [(0, [2])]
+    assert run_timeline(partial(bare, hooks=None), [(0, put(3))]) == [(0, [3])]
+    assert told == [("attribute", [1]), ("argument", [2])]
 
 
 def test_an_error_of_an_action_comes_out_by_itself() -> None:
