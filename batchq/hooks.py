@@ -87,9 +87,27 @@ class Hooks(Generic[T, R]):
     on_state_saved: Callable[[int], object] | None = None
     on_state_restored: Callable[[int], object] | None = None
 
+    def __init_subclass__(cls) -> None:
+        """Refuse methods of a hook's name, which nobody would ever call.
+
+        Raises:
+            TypeError: there is one.
+        """
+        super().__init_subclass__()
+        found = [name for name, value in vars(cls).items() if _is_hook(name, value)]
+        if found:
+            raise TypeError(
+                f"{cls.__name__}.{found[0]} would never be called: give hooks to {cls.__name__}()"
+                " as arguments, or write them as methods of a subclass of BatchedQueue"
+            )
+
     def __attrs_post_init__(self) -> None:
         for field in attrs.fields(type(self)):
             _check(field.name, getattr(self, field.name))
+
+
+def _is_hook(name: str, value: object) -> bool:
+    return name.startswith("on_") and (callable(value) or isinstance(value, classmethod))
 
 
 @attrs.frozen(kw_only=True)

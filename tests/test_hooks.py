@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import pytest
 import trio
 
@@ -270,3 +271,22 @@ def test_hooks_that_are_none_are_refused() -> None:
         Hooks(on_drop=5)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match=r"hooks must be Hooks or a list of Hooks, got 5"):
         batched(a_coroutine, hooks=[5])
+
+
+@pytest.mark.parametrize("name", ["on_enqueue", "on_enqeue"])
+@pytest.mark.parametrize("kind", [lambda hook: hook, staticmethod, classmethod])
+def test_hooks_as_methods_of_their_own_class_are_refused(
+    name: str, kind: Callable[[Any], Any]
+) -> None:
+    """Nobody would ever call them: the fields of that name are None."""
+    body = {name: kind(lambda *told: None)}
+    with pytest.raises(TypeError, match=rf"Mine.{name} would never be called: .* as arguments"):
+        type("Mine", (Hooks,), body)
+
+
+def test_hooks_may_have_a_subclass_with_more_of_them() -> None:
+    @attrs.frozen(kw_only=True)
+    class More(Hooks[Any, Any]):
+        on_stall: Callable[[], object] | None = None
+
+    assert More(on_stall=print).on_stall is print
