@@ -136,6 +136,39 @@ def insert_one_by_one(store: RawStore, size: int) -> None:
         store.enqueue([msgspec.json.encode(letter(number)).decode()])
 
 
+def insert_together(size: int) -> Reading:
+    """Let many trio tasks store one job after the other, a commit for all that wait."""
+    watch = Stopwatch()
+    with a_raw_store() as store:
+        trio.run(_insert_together, store, size, watch)
+    return watch.rate(size)
+
+
+async def _insert_together(store: RawStore, size: int, watch: Stopwatch) -> None:
+    waiting: list[tuple[str, trio.lowlevel.Task]] = []
+    comes, left = trio.Event(), size
+
+    async def caller(numbers: range) -> None:
+        for number in numbers:
+            content = msgspec.json.encode(letter(number)).decode()
+            waiting.append((content, trio.lowlevel.current_task()))
+            comes.set()
+            await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
+
+    with watch:
+        async with trio.open_nursery() as callers:
+            for first in range(CALLERS):
+                callers.start_soon(caller, range(first, size, CALLERS))
+            while left:
+                await comes.wait()
+                comes, group = trio.Event(), waiting.copy()
+                waiting.clear()
+                await trio.to_thread.run_sync(store.enqueue, [content for content, _ in group])
+                for _, task in group:
+                    trio.lowlevel.reschedule(task)
+                left -= len(group)
+
+
 def insert_in_thousands(store: RawStore, size: int) -> None:
     """Store jobs, a thousand per transaction."""
     for start in range(0, size, CHUNK):
@@ -196,6 +229,15 @@ CASES: Final = (
         size=6_400,
         smoke=128,
         reach=Goal(10.0, 20.0),
+    ),
+    Case(
+        name="jobs/enqueue_64_together",
+        ours=partial(ours, store_one_by_one, 100),
+        floor=insert_together,
+        beside="64 trio tasks by hand, a commit for all that wait, in a thread",
+        unit="jobs/s",
+        size=6_400,
+        smoke=128,
     ),
     Case(
         name="jobs/enqueue_many",
