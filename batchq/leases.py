@@ -108,6 +108,12 @@ class Leases:
         ids = set(job_ids)
         self._cancel([receipt for receipt in self._held if receipt.job_id in ids])
 
+    def see_to_late(self) -> None:
+        """Give up what is unsure by now, where `run` has still to look: a call is to begin."""
+        now = trio.current_time()
+        if self._looks_at <= now or self._changed.is_set():
+            self._give_up(now)
+
     async def run(self) -> None:
         """Extend what is held, and give up what is unsure, until cancelled."""
         self._clock = trio.lowlevel.current_clock()
@@ -171,17 +177,21 @@ class Leases:
         """Show that the loop turns, and give up what the store has not confirmed."""
         while True:
             self.turned_at = now = trio.current_time()
-            sure = self.lease * _SURE
-            ends = {receipt: self._sent(receipt) + sure for receipt in self._held}
-            late = [receipt for receipt, end in ends.items() if end <= now]
-            if late:
-                self.let_go(late)
-                self.on_fate(late, Fate.UNSURE)
-            left = (end for end in ends.values() if end > now)
-            self._looks_at = min(now + self.lease * _TICK, min(left, default=math.inf))
+            self._give_up(now)
             self._changed = trio.Event()
             with trio.move_on_at(self._looks_at):
                 await self._changed.wait()
+
+    def _give_up(self, now: float) -> None:
+        """Give up what is unsure at `now` [s]."""
+        sure = self.lease * _SURE
+        ends = {receipt: self._sent(receipt) + sure for receipt in self._held}
+        late = [receipt for receipt, end in ends.items() if end <= now]
+        if late:
+            self.let_go(late)
+            self.on_fate(late, Fate.UNSURE)
+        left = (end for end in ends.values() if end > now)
+        self._looks_at = min(now + self.lease * _TICK, min(left, default=math.inf))
 
     def _sent(self, receipt: Receipt) -> float:
         return max(self._held[receipt], self._guarded.get(receipt, -math.inf))

@@ -82,8 +82,9 @@ class Runner:
 
     async def process(self, batch: Batch[Job[Any]]) -> object:
         """Call the handler of a batch: the engine's processor."""
-        call = self._calls.begin(batch)
         leases, flagged = self.leases, self.leases.flagged
+        leases.see_to_late()  # a claim may have taken longer than it holds
+        call = self._calls.begin(batch)
         for index, job in enumerate(batch.items):
             receipt = job.receipt
             self.waiting.pop(receipt, None)
@@ -189,11 +190,11 @@ class Runner:
 
     def _stop_waiting(self, entry: Entry[Job[Any], Any], receipt: Receipt, fate: Fate) -> None:
         job = entry.item
-        if not entry.cancel():  # it is about to be called
-            self._untold.update([receipt] if fate is not Fate.CANCEL else ())
-        elif fate is Fate.LOST:
+        withdrawn = entry.cancel()  # or it is about to be called, which begins with looking
+        if fate is Fate.LOST:
             self.settler.lost(job)
-        else:  # it has not run: what is unsure is given back, too, and costs no attempt
+        elif withdrawn or fate is Fate.UNSURE:
+            # It has not run: what is unsure is given back, too, and costs no attempt.
             self.nursery.start_soon(self.give_back, [receipt])
 
     def _stop_running(self, call: Call, index: int, fate: Fate) -> None:

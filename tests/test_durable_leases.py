@@ -298,6 +298,34 @@ async def test_a_claim_whose_answer_takes_a_lease_is_not_run(
     assert (job.state, job.attempt, job.refunds) == (JobState.COMPLETED, 2, 1)
 
 
+async def test_no_call_begins_whose_claim_took_too_long(autojump_clock: MockClock) -> None:
+    """Or it runs beside others for whom its lease has run out, or is stopped and spent."""
+    for _ in range(20):  # whether the pump or the watch looks first is trio's to choose
+        store, waits = WatchedStore(), [28.0]
+
+        async def late(
+            call: Callable[[Group], Answers],
+            group: Group,
+            waits: list[float] = waits,
+        ) -> Answers:
+            answers = call(group)
+            claims = getattr(answers, "claim", ())
+            await trio.sleep(waits.pop() if claims and claims[0].jobs and waits else 0)
+            return answers
+
+        manager, attempts = QueueManager(store, lease=30, run_sync=late), list[int]()
+
+        @manager.batch_handler(batch_size=2, flush_interval=0)
+        async def work(jobs: list[Job[int]], attempts: list[int] = attempts) -> None:
+            attempts.extend(job.attempt for job in jobs)
+
+        await work.enqueue_many([1, 2])
+        async with manager.working():
+            await trio.sleep(50)
+        assert attempts == [2, 2]
+        assert [(job.attempt, job.refunds) for job in jobs_in(store)] == [(2, 1)] * 2
+
+
 async def test_the_others_of_the_batch_go_on_when_one_is_lost(
     store: WatchedStore, autojump_clock: MockClock
 ) -> None:
