@@ -115,7 +115,10 @@ class JobHooks(Hooks[Job[Any], Any]):
     """The functions to tell of durable jobs: the names of `Hooks`, with a `Job` as item.
 
     `on_enqueue` is told after the commit, in the thread that stored the job: a worker may
-    have it already.
+    have it already. `on_dead_letter` is told of jobs that failed in a worker of this process;
+    those that a claim ends, as crashed or expired, `QueueManager.failed` lists. Of `on_drop`,
+    `on_coalesce`, `on_pause`, `on_resume`, `on_idle`, `on_drained` and the two of snapshots
+    nobody is told in the durable tier.
 
     Attributes:
         on_lease_lost: (job) somebody else has it, or may have it soon; what this worker
@@ -260,6 +263,7 @@ def only_for(names: Collection[str], hooks: JobHooks) -> JobHooks:
         on_retry=of_job(hooks.on_retry),
         on_lease_lost=of_job(hooks.on_lease_lost),
         on_drop=of_job(hooks.on_drop),
+        on_dead_letter=of_job(hooks.on_dead_letter),
         on_batch_start=of_batch(hooks.on_batch_start),
         on_batch_complete=of_batch(hooks.on_batch_complete),
         on_bisect=of_batch(hooks.on_bisect),

@@ -201,8 +201,11 @@ class Settler:
             if watchers.on_retry:
                 error = error_of(result, job, job.used)
                 watchers.tell(watchers.on_retry, job, error, job.used, settlement.delay)
-        elif settlement.verdict not in _NO_VERDICT and watchers.on_processed:
-            watchers.tell(watchers.on_processed, job, _as_written(result, settlement))
+        elif settlement.verdict not in _NO_VERDICT:
+            written = _as_written(result, settlement)
+            watchers.tell(watchers.on_processed, job, written)
+            if not written.success and watchers.on_dead_letter:
+                watchers.tell(watchers.on_dead_letter, job, error_of(written, job, job.used))
 
     def _log(self, failed: Sequence[tuple[Job[Any], Settlement]], *, of: int) -> None:
         """Say that jobs have failed for good: one line per call, however many they are."""

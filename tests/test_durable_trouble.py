@@ -203,6 +203,7 @@ class Notes(list[tuple[str, str]]):
             on_processed=note("processed"),
             on_batch_complete=note("complete"),
             on_retry=note("retry"),
+            on_dead_letter=note("dead"),
         )
 
 
@@ -232,7 +233,8 @@ async def test_hooks_are_told_in_order_the_managers_the_queues_the_handlers(
         await work.enqueue(fail=True)
         await trio.sleep(5)
     told = [event for who, event in notes if who == "handler"]
-    assert told == ["enqueue", "start", "retry", "complete", "start", "processed", "complete"]
+    again = ["start", "processed", "dead", "complete"]
+    assert told == ["enqueue", "start", "retry", "complete", *again]
     assert "other handler" not in {who for who, _ in notes}
 
 
@@ -248,6 +250,7 @@ async def test_hooks_get_the_job_its_result_and_its_delay(
         on_processed=lambda job, result: told.append(
             ("processed", job.id, job.attempt, result.success)
         ),
+        on_dead_letter=lambda job, error: told.append(("dead", job.id, repr(error))),
     )
     manager = QueueManager(store, hooks=hooks)
     policy = RetryPolicy(1, backoff=Backoff(schedule=(4,), jitter="none"))
@@ -263,6 +266,7 @@ async def test_hooks_get_the_job_its_result_and_its_delay(
         ("enqueue", 1, 0, "ana"),
         ("retry", 1, "no", 1, 4.0),
         ("processed", 1, 2, False),
+        ("dead", 1, "ValueError('no')"),
     ]
 
 
@@ -278,6 +282,7 @@ async def test_hooks_that_raise_change_nothing(
         on_processed=boom,
         on_batch_complete=boom,
         on_retry=boom,
+        on_dead_letter=boom,
         on_error=boom,
         on_store_error=boom,
         on_lease_lost=boom,
