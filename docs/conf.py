@@ -20,7 +20,6 @@ import re
 from collections.abc import Iterator
 from importlib.metadata import version as version_of
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -234,18 +233,6 @@ def _draw_life(_: object, __: str, content: list[str]) -> None:
     content[0] = re.sub(r"^```\{life\}\n```$", _life, content[0], flags=re.MULTILINE)
 
 
-def _drop_empty_globs(app: Any, docname: str, content: list[str]) -> None:  # noqa: ANN401
-    """Leave sections without a page out of the index; Sphinx warns of them otherwise."""
-    if docname == "index":
-        lines = content[0].splitlines(keepends=True)
-        pages = Path(app.srcdir)
-        content[0] = "".join(
-            line
-            for line in lines
-            if not line.endswith("*\n") or any(pages.glob(f"{line.strip()}.md"))
-        )
-
-
 def setup(app: Any) -> None:  # noqa: ANN401
     """Connect what the settings above cannot say."""
     # Before napoleon, which turns sections into indented lines of its own.
@@ -253,4 +240,3 @@ def setup(app: Any) -> None:  # noqa: ANN401
     app.connect("autodoc-process-signature", _process_signature)
     app.connect("source-read", _ask_commands)
     app.connect("source-read", _draw_life)
-    app.connect("source-read", _drop_empty_globs)

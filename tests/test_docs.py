@@ -51,6 +51,7 @@ FENCE: Final = re.compile(
     r"(?P<code>.*?)^[ \t]*(?P=fence)[ \t]*$",
     re.MULTILINE | re.DOTALL,
 )
+SHELLS: Final = {"bash", "console"}
 REASON: Final = re.compile(r"<!-- no-run: \S.*-->\s*\Z")
 
 # Runs the blocks it is given in one namespace, the real __main__, as a script would.
@@ -303,6 +304,20 @@ def test_every_hook_is_on_its_page(heading: str, names: set[str]) -> None:
     text = (REFERENCE / "hooks.md").read_text()
     section = text[text.index(heading) :].split("\n## ")[0]
     assert set(re.findall(r"^\| `(on_\w+)` \|", section, re.MULTILINE)) == names
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_that_a_page_names_is_there(page: Path) -> None:
+    context, text = click.Context(commands), page.read_text()
+    shells = [found["code"] for found in FENCE.finditer(text) if found["info"] in SHELLS]
+    code = "\n".join(
+        [*shells, *re.findall(r"(?:`|^    )((?:\$ )?batchq [^`\n]+)", text, re.MULTILINE)]
+    )
+    for name, more in re.findall(r"(?:^|\$ |bin/)batchq ([a-z]+) ?([a-z]*)", code, re.MULTILINE):
+        command = commands.get_command(context, name)
+        assert command is not None, f"batchq {name}"
+        if isinstance(command, click.Group) and more:
+            assert command.get_command(context, more), f"batchq {name} {more}"
 
 
 def test_every_command_is_on_its_page_and_says_what_its_options_do() -> None:
