@@ -146,6 +146,7 @@ async def test_a_text_that_is_none_in_one_row_keeps_nothing_from_the_others(
     spoiled = f"{column} = CAST(x'41ff' AS TEXT)"
     raw(path, f"UPDATE batchq_jobs SET {dead}, {spoiled} WHERE id = 1")  # noqa: S608 - ours
     assert [row.id for row in await manager.jobs()] == [1, 2, 3]
+    assert (await manager.retry([1, 2, 3])).answers == [REFUSED, DONE, DONE]
     async with manager.working():
         await until(lambda: {1, 2} <= set(seen))
     assert (await manager.retry(JobFilter(first_id=2))).done == 2
