@@ -41,6 +41,7 @@ from batchq.errors import (
     JobStopped,
     PayloadError,
 )
+from batchq.exits import fail_instead
 from batchq.job_handle import Intake, JobHandle
 
 __all__ = ["AnyHandler", "BatchHandler", "Handler"]
@@ -173,7 +174,8 @@ class AnyHandler(Generic[R]):
         Raises:
             BatchTimeout: the call took longer than `timeout`.
             JobStopped: the function has let `context().check()` stop it.
-            RuntimeError: the function called `sys.exit`.
+            RuntimeError: the function raised what ends programs, as `sys.exit` does.
+            KeyboardInterrupt: somebody pressed Ctrl-C.
             Exception: whatever the function raises.
         """
         payloads = self._payloads(batch)
@@ -233,16 +235,17 @@ class AnyHandler(Generic[R]):
             if limit.over:
                 raise self._timed_out() from None
             raise
-        except SystemExit as end:
-            # Its jobs would begin anew in the next process, and end that, too, for ever.
-            raise RuntimeError(
-                f"handler {self.name!r} called sys.exit({end.code!r}), which fails its jobs and"
-                " ends nothing; raise an error instead"
-            ) from end
 
     async def _awaited(self, call: Callable[[], Awaitable[object]], limit: _Limit) -> object:
         with trio.move_on_at(limit.ends_at):
-            return await call()
+            try:
+                return await call()
+            except (Exception, trio.Cancelled, JobStopped):
+                raise
+            except BaseException as error:
+                if trio.lowlevel.in_trio_task():  # else the coroutine is being thrown away
+                    fail_instead(error, self.name)
+                raise
         raise self._timed_out()
 
     async def _in_a_thread(self, call: Callable[[], object], limit: _Limit) -> object:
@@ -261,7 +264,13 @@ class AnyHandler(Generic[R]):
 
     def _called(self, call: Callable[[], object]) -> object:
         """Call a plain function, in its thread."""
-        answers = call()
+        try:
+            answers = call()
+        except (Exception, trio.Cancelled, JobStopped):
+            raise
+        except BaseException as error:
+            fail_instead(error, self.name)
+            raise
         if inspect.isawaitable(answers):
             if inspect.iscoroutine(answers):
                 answers.close()  # or Python would warn of it, too

@@ -19,6 +19,8 @@ from typing import Any, Final
 import attrs
 import trio
 
+from batchq.exits import ctrl_c_is_taken
+
 __all__ = ["copies_within", "run_until_signal"]
 
 logger = logging.getLogger("batchq")
@@ -44,6 +46,7 @@ async def run_until_signal(
     """
     stop = _Stop(copies_within.get())
     before = {number: signal.signal(number, stop.hear) for number in _STOPS}
+    ctrl_c_is_taken.set(True)
     try:
         async with block:
             begun()

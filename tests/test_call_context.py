@@ -120,6 +120,33 @@ async def test_the_reason_of_a_cancellation_is_told(
     assert await stopped_by(store, how) == [reason, f"this call is to stop: {reason.value}"]
 
 
+async def test_a_task_of_a_handler_may_let_it_be_stopped(
+    store: WatchedStore, autojump_clock: MockClock
+) -> None:
+    manager = QueueManager(store)
+
+    async def compute() -> None:
+        while True:
+            await trio.sleep(0.5)
+            context().check()
+
+    @manager.handler
+    async def work() -> None:
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(compute)
+                nursery.start_soon(compute)
+
+    async with manager.working():
+        job = await work.enqueue()
+        await trio.sleep(1)
+        await job.cancel()
+        await trio.sleep(1)
+        [record] = jobs_in(store)
+    assert record.state is JobState.CANCELLED
+    assert list(store.errors(record.id)) == []
+
+
 async def test_one_who_says_that_he_was_stopped_and_was_not_has_failed(
     store: WatchedStore, autojump_clock: MockClock
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,8 +10,18 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from batchq import Backoff, Job, JobState, QueueManager, Result, RetryPolicy, Throttled
+from batchq import (
+    Backoff,
+    Job,
+    JobFailed,
+    JobState,
+    QueueManager,
+    Result,
+    RetryPolicy,
+    Throttled,
+)
 from batchq.core.record import JobRecord
+from batchq.exits import ctrl_c_is_taken
 from tests.jobs import WatchedStore, jobs_in, said, store_of
 
 NO_RETRY = RetryPolicy(max_retries=0)
@@ -249,15 +259,29 @@ async def test_other_than_one_answer_per_job_fails_them_all_for_good(
     assert said(manager, jobs[0].id).startswith("ContractError: ")
 
 
-async def test_a_handler_that_calls_exit_fails_its_jobs_and_ends_nothing(
-    manager: QueueManager, autojump_clock: MockClock
+class Leave(BaseException):
+    """Somebody's own way to end a program."""
+
+
+ENDS_PROGRAMS = [
+    (SystemExit(3), "called sys.exit(3)"),
+    (Leave("now"), "raised Leave('now')"),
+    (GeneratorExit(), "raised GeneratorExit()"),
+    (asyncio.CancelledError(), "raised CancelledError()"),
+    (BaseExceptionGroup("some", [ValueError(), Leave()]), "raised BaseExceptionGroup('some', "),
+]
+
+
+@pytest.mark.parametrize(("error", "told"), ENDS_PROGRAMS, ids=lambda each: type(each).__name__)
+async def test_a_handler_that_would_end_the_program_fails_its_jobs_and_ends_nothing(
+    error: BaseException, told: str, manager: QueueManager, autojump_clock: MockClock
 ) -> None:
     runs = list[object]()
 
     @manager.batch_handler(batch_size=3, retry=TWICE)
     async def send(items: list[int]) -> None:
         runs.append(items)
-        sys.exit(3)
+        raise error
 
     async with manager.working():
         await send.enqueue_many(range(3))
@@ -265,7 +289,77 @@ async def test_a_handler_that_calls_exit_fails_its_jobs_and_ends_nothing(
         jobs = jobs_in(manager)
     assert runs[0] == [0, 1, 2]
     assert [(job.state, job.used) for job in jobs] == [(JobState.FAILED, 3)] * 3
-    assert said(manager, jobs[0].id).startswith("RuntimeError: handler 'send' called sys.exit(3)")
+    assert said(manager, jobs[0].id).startswith(f"RuntimeError: handler 'send' {told}")
+
+
+async def test_where_ctrl_c_is_taken_a_keyboard_interrupt_is_a_failure(
+    manager: QueueManager, autojump_clock: MockClock
+) -> None:
+    @manager.handler(retry=RetryPolicy(max_retries=0))
+    async def work() -> None:
+        raise KeyboardInterrupt
+
+    taken = ctrl_c_is_taken.set(True)  # as `run` does
+    async with manager.working():
+        job = await work.enqueue()
+        with pytest.raises(JobFailed, match=r"raised KeyboardInterrupt\(\)"):
+            await job.result(5)
+    ctrl_c_is_taken.reset(taken)
+
+
+async def test_a_group_of_cancellations_is_a_cancellation(
+    manager: QueueManager, autojump_clock: MockClock
+) -> None:
+    @manager.handler(timeout=1, retry=RetryPolicy(max_retries=0))
+    async def work() -> None:
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled as cancelled:
+            raise BaseExceptionGroup("", [cancelled]) from None  # noqa: ASYNC104 - as nurseries do
+
+    async with manager.working():
+        job = await work.enqueue()
+        with pytest.raises(JobFailed, match="BatchTimeout: "):
+            await job.result(5)
+
+
+@pytest.mark.parametrize("ends", [Leave, KeyboardInterrupt])
+async def test_what_ends_programs_beside_a_cancellation_leaves_that_its_way(
+    ends: type[BaseException], manager: QueueManager, autojump_clock: MockClock
+) -> None:
+    """A job is cancelled, and one of its handler's tasks ends the program while it is."""
+    seen = list[str]()
+
+    async def leave() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ends
+
+    @manager.handler(retry=RetryPolicy(max_retries=0))
+    async def work() -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(leave)
+                await trio.sleep_forever()
+        except* trio.Cancelled:
+            seen.append("cancelled")
+            raise
+
+    async def block() -> None:
+        async with manager.working():
+            job = await work.enqueue()
+            await trio.sleep(1)
+            await job.cancel()
+            await trio.sleep(1)
+
+    if ends is KeyboardInterrupt:
+        with pytest.raises(KeyboardInterrupt):
+            await block()
+    else:
+        await block()
+    assert seen == ["cancelled"]
+    assert [job.state for job in jobs_in(manager)] == [JobState.CANCELLED]
 
 
 async def test_raising_fails_every_job_of_the_call(

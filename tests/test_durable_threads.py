@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 
 import pytest
@@ -68,17 +67,27 @@ def test_as_many_threads_run_as_the_queue_has_slots() -> None:
     trio.run(main)
 
 
-def test_a_plain_function_that_calls_exit_fails_its_job_and_ends_nothing() -> None:
+@pytest.mark.parametrize(
+    ("ends", "told"),
+    [
+        (SystemExit("gone"), r"called sys\.exit\('gone'\)"),
+        (KeyboardInterrupt(), r"raised KeyboardInterrupt\(\)"),  # no Ctrl-C arrives in a thread
+    ],
+    ids=["exit", "interrupt"],
+)
+def test_a_plain_function_that_would_end_the_program_fails_its_job_and_ends_nothing(
+    ends: BaseException, told: str
+) -> None:
     async def main() -> None:
         manager = QueueManager("memory:")
 
         @manager.handler(retry=RetryPolicy(max_retries=0))
         def leave() -> None:
-            sys.exit("gone")
+            raise ends
 
         async with manager.working():
             job = await leave.enqueue()
-            with pytest.raises(JobFailed, match=r"called sys\.exit\('gone'\)"):
+            with pytest.raises(JobFailed, match=told):
                 await job.result(5)
 
     trio.run(main)
