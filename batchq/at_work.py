@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -77,20 +77,20 @@ class AtWork:
     ) -> Workers:
         """Make a block in which these queues work, with the concurrency given for each."""
         made: list[tuple[str, Works]] = []
-        beside = ExitStack()
+        beside = AsyncExitStack()
 
         def make() -> Sequence[Works]:
-            beside.enter_context(self._block(chosen))
-            beside.callback(self._forget, made)
+            beside.enter_context(self._block(chosen, made))
             guard = Guard() if ledger is not None and ledger.threaded else None
             for name, slots in chosen.items():
                 made.append((name, self._make(name, slots, ledger, guard=guard)))
             if ledger is not None:
                 beside.enter_context(self._news(ledger))
-                made.append(("", self._chores(ledger, made)))
+                made.append(("", chores := self._chores(ledger, made)))
+                beside.push_async_callback(chores.end)
             return [each for _, each in made]
 
-        return Workers(make, ledger, grace, beside.close)
+        return Workers(make, ledger, grace, beside.aclose)
 
     def check_not_working(self, queue: str) -> None:
         """Refuse a handler for this queue, if nothing would ever run it.
@@ -153,8 +153,10 @@ class AtWork:
         return [*self.hooks, *self.queues[name].hooks]
 
     @contextmanager
-    def _block(self, chosen: Mapping[str, int | None]) -> Iterator[None]:
-        """Note that these queues work here, in the block."""
+    def _block(
+        self, chosen: Mapping[str, int | None], made: Sequence[tuple[str, Works]]
+    ) -> Iterator[None]:
+        """Note that these queues work here, in the block, and forget what is made in it."""
         if self._pid != os.getpid():  # what works in the parent of a forked process does not
             self._pid = os.getpid()
             self._awake.clear()
@@ -166,6 +168,7 @@ class AtWork:
         try:
             yield
         finally:
+            self._forget(made)
             self._blocks.remove(block)
 
     @contextmanager

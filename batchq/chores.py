@@ -54,6 +54,7 @@ class Chores:
     cleanup_interval: float
     cares: Callable[[str, str], bool]
     on_error: Callable[[Exception], object]
+    _late: float = attrs.field(default=0.0, init=False)
     _told: set[tuple[str, str]] = attrs.field(factory=set, init=False)
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
 
@@ -75,16 +76,24 @@ class Chores:
         del grace
         self._scope.cancel()
 
+    async def end(self) -> None:
+        """Beat once more, for what has happened since; the queues have ended."""
+        try:
+            await self._say()
+        except StoreBroken:
+            return  # that is known: it has ended them
+        except Exception as error:  # whatever it is, the process ends in order
+            self.on_error(error)
+
     async def _keep_beating(self) -> None:
-        late = 0.0
         while True:
-            await self._try(partial(self._say, late))
+            await self._try(self._say)
             due = trio.current_time() + _BEAT
             await trio.sleep_until(due)
-            late = trio.current_time() - due
+            self._late = trio.current_time() - due
 
-    async def _say(self, late: float) -> None:
-        beat = self.beat(late)
+    async def _say(self) -> None:
+        beat = self.beat(self._late)
         await self.ledger.call(lambda store: store.beat(beat))
 
     async def _keep_reporting(self) -> None:

@@ -1,7 +1,7 @@
 """Queues at work in one event loop: started together, stopped in order.
 
     enter:  ledger ─▶ queues of both tiers
-    leave:  queues: claim no more, finish or give back ─▶ ledger: its last commit
+    leave:  queues: claim no more, finish or give back ─▶ a last beat ─▶ ledger: its last commit
 
 Rule 1: the queues run in tasks that no cancellation reaches: neither Ctrl-C nor a block that
 raises costs a verdict. They end when they are told to, within their grace.
@@ -12,7 +12,7 @@ block, and comes out by itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -44,17 +44,18 @@ class Workers:
         make: makes the queues, in the event loop that they work in.
         ledger: the road to the store; None: no queue of these needs one.
         grace: how long running handlers have when the block ends [s].
-        on_end: called when they have ended.
+        on_end: awaited when they have ended, as long as something may still be written.
     """
 
     make: Callable[[], Sequence[Works]]
     ledger: Ledger | None
     grace: float
-    on_end: Callable[[], object]
+    on_end: Callable[[], Awaitable[object]]
     _nest: Nest = attrs.field(factory=Nest, init=False)
     _gathering: Any = attrs.field(default=None, init=False)
     _queues: Sequence[Works] = attrs.field(default=(), init=False)
     _left: int = attrs.field(default=0, init=False)
+    _last: float = attrs.field(default=math.inf, init=False)
     _ended: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     async def __aenter__(self) -> Self:
@@ -96,6 +97,7 @@ class Workers:
         return interrupted
 
     def _tell_stop(self, grace: float) -> None:
+        self._last = min(self._last, trio.current_time() + grace + AFTER_GRACE)
         if self.ledger is not None:
             self.ledger.hurry(grace + AFTER_GRACE)
         for queue in self._queues:
@@ -118,10 +120,20 @@ class Workers:
         try:
             await self._nest.leave(error or interrupted)
         finally:
-            self.on_end()
-            await self._leave_ledger(error)
+            try:
+                await self._tell_end()
+            finally:
+                await self._leave_ledger(error)
         if interrupted is not None and error is None:
             raise interrupted
+
+    async def _tell_end(self) -> None:
+        """Tell that they have ended; it may write, and is not waited for longer than they."""
+        until = min(self._last, trio.current_time() + AFTER_GRACE)
+        if self.ledger is not None:
+            self.ledger.hurry(until - trio.current_time())
+        with trio.CancelScope(shield=True, deadline=until):
+            await self.on_end()
 
     async def _leave_ledger(self, error: BaseException | None) -> None:
         if self.ledger is None or self._gathering is None:

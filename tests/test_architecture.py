@@ -152,6 +152,7 @@ BROAD_EXCEPT: dict[tuple[str, str], str] = {
     ("ledger.py", "Ledger._try_alone"): "one bad command does not spoil its neighbours",
     ("feeder.py", "Feeder.answered"): "what has no place is let go of",
     ("chores.py", "Chores._try"): "an error outside handlers' code never ends a worker",
+    ("chores.py", "Chores.end"): "an error outside handlers' code never ends a worker",
     ("feeder.py", "Feeder._supervised"): "an error outside handlers' code never ends a worker",
     ("leases.py", "Leases.extend_now"): "an error outside handlers' code never ends a worker",
     ("leases.py", "Leases._keep_extending"): "an error outside handlers' code never ends a worker",

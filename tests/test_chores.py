@@ -130,18 +130,21 @@ async def test_a_process_says_how_it_does(store: CleanedStore, autojump_clock: M
         await handler.enqueue()
         await handler.enqueue()
         await trio.sleep(25)
-    first, second, third = store.beats
+    first, *_, last = store.beats
     assert (first.pid, first.version) == (os.getpid(), batchq.__version__)
     assert first.queues == {"mail": 7}
     assert first.handlers == ("a", "old", "b")
-    assert (first.held, second.held, third.held) == (0, 2, 0)
-    assert [each.lag for each in store.beats] == [0.0] * 3
+    assert [each.held for each in store.beats] == [0, 2, 0, 0]
+    assert [each.lag for each in store.beats] == [0.0] * 4
     [record] = [each for each in store.workers() if each.beat is not None]
-    assert record.beat == third
+    assert record.beat == last
     assert record.worker == first.worker
 
 
-async def test_lost_leases_are_counted(store: CleanedStore, autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize(("after", "found"), [(20, [0, 2, 2, 2]), (4, [0, 2])])
+async def test_lost_leases_are_counted_to_the_end(
+    after: float, found: list[int], store: CleanedStore, autojump_clock: MockClock
+) -> None:
     manager = QueueManager(store)
 
     @manager.batch_handler(batch_size=3)
@@ -152,8 +155,8 @@ async def test_lost_leases_are_counted(store: CleanedStore, autojump_clock: Mock
         await work.enqueue_many(range(3))
         await trio.sleep(2)
         steal(store, [1, 3])
-        await trio.sleep(20)
-    assert [each.lost for each in store.beats] == [0, 2, 2]
+        await trio.sleep(after)
+    assert [each.lost for each in store.beats] == found
     [worker] = [each for each in (await manager.stats()).workers if each.beat is not None]
     assert worker.beat is not None
     assert worker.beat.lost == 2
@@ -205,6 +208,9 @@ async def test_trouble_is_told_and_does_not_end_it(
         store.away = False
         assert len(errors) == 8  # seven beats and a clean
         await trio.sleep(2 * HOUR)
+        store.away = True
+    assert trio.current_time() == 2 * HOUR + 65
+    assert len(errors) == 9
     assert store.beats
     assert store.cleans
     assert "the worker: the store could not do it: away" in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import outcome
 import pytest
@@ -41,7 +42,14 @@ class Queue:
 
 
 def workers(log: list[str], queues: Sequence[Works]) -> Workers:
-    return Workers(lambda: queues, None, 3, lambda: log.append("forgotten"))
+    return Workers(lambda: queues, None, 3, partial(forget, log))
+
+
+async def forget(log: list[str], takes: float = 0.0) -> None:
+    try:
+        await trio.sleep(takes)
+    finally:
+        log.append("forgotten")
 
 
 async def test_all_are_started_in_turn_and_stopped_together(autojump_clock: MockClock) -> None:
@@ -123,12 +131,24 @@ async def test_when_they_cannot_be_made_nothing_is_left(autojump_clock: MockCloc
         raise ValueError("no queues")
 
     async def block() -> None:
-        async with Workers(make, None, 3, lambda: log.append("forgotten")):
+        async with Workers(make, None, 3, partial(forget, log)):
             raise AssertionError("entered")
 
     with pytest.raises(ValueError, match="no queues"):
         await block()
     assert log == ["forgotten"]
+
+
+@pytest.mark.parametrize(("takes", "ends"), [(2.0, 3.0), (3.75, 4.0)])
+async def test_what_is_done_at_the_end_keeps_nobody_longer_than_the_grace_and_a_second(
+    takes: float, ends: float, autojump_clock: MockClock
+) -> None:
+    log = list[str]()
+    queues = [Queue("a", log, takes=takes)]
+    async with Workers(lambda: queues, None, 3, partial(forget, log, 100)):
+        pass
+    assert trio.current_time() == ends
+    assert log[-2:] == ["a ends", "forgotten"]
 
 
 async def test_a_ctrl_c_while_it_stops_ends_the_grace_and_comes_out_by_itself(

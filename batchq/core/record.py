@@ -136,7 +136,9 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker process says of itself, now and then; nothing depends on it.
+    """What a worker process says of itself, each ten seconds and at its end.
+
+    Nothing depends on it.
 
     Attributes:
         worker: its name, random per start.
