@@ -268,6 +268,8 @@ class QueueManager(Admin):
 
         Raises:
             OptionError: as `working`.
+            RuntimeError: this is not the main thread, to which signals come; in another one
+                use `start_workers`.
             StoreError: the store can't be opened, or is broken.
         """
         chosen = self._registry.chosen(queues)

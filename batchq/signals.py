@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -43,7 +44,15 @@ async def run_until_signal(
     Args:
         block: where the work is done.
         begun: called in it, first of all.
+
+    Raises:
+        RuntimeError: this is not the main thread, and no signal would ever arrive.
     """
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError(
+            "run() works until a signal comes, and signals come to the main thread only; in"
+            " another one write start_workers(), and stop_workers() to end them"
+        )
     stop = _Stop(copies_within.get())
     before = {number: signal.signal(number, stop.hear) for number in _STOPS}
     ctrl_c_is_taken.set(True)

@@ -210,6 +210,31 @@ def test_annotations_that_mean_nothing_are_refused_when_work_begins() -> None:
         manager.run()
 
 
+def test_run_is_for_the_main_thread_and_says_what_else_to_write(tmp_path: Path) -> None:
+    manager = QueueManager(f"sqlite:///{tmp_path}/jobs.db")
+
+    @manager.handler
+    def work() -> None: ...
+
+    found = list[Exception]()
+
+    def run() -> None:
+        try:
+            manager.run()
+        except Exception as error:
+            found.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    [error] = found
+    assert isinstance(error, RuntimeError)
+    assert "main thread only; in another one write start_workers()" in str(error)
+    manager.start_workers()  # nothing was left half begun
+    manager.stop_workers()
+    manager.close()
+
+
 def test_one_manager_serves_many_runs_of_trio_and_of_asyncio() -> None:
     manager, seen = QueueManager("memory:"), list[int]()
 
