@@ -1,15 +1,17 @@
-"""Keeps worker processes running: starts them, passes signals on, replaces the crashed.
+"""Keeps worker processes running: starts them, stops them, replaces the crashed.
 
     running ──exit 0──> ended            running ──crash──> waiting ──back-off──> running
        └──── any exit after a signal ──> ended                 └── a signal ──> ended
 
-Rule 1: children stand in process groups of their own. A Ctrl-C in the terminal reaches them
-once, through here; twice would mean "stop now".
+Rule 1: children stand in process groups of their own: what is pressed in the terminal comes
+here alone. The first signal ends the standard input that all children share, and they stop in
+order, as they do when this process dies. The second one kills them.
 Rule 2: nothing is polled. Ends of children and signals arrive through one file descriptor.
 """
 
 from __future__ import annotations
 
+import math
 import select
 import signal
 import socket
@@ -24,11 +26,9 @@ import click
 
 __all__ = ["Supervisor", "restart_delay"]
 
-_STOPS: Final = {
-    signal.SIGINT: signal.SIGINT,
-    signal.SIGTERM: signal.SIGTERM,
-    signal.SIGHUP: signal.SIGTERM,  # the terminal is gone; the work may finish
-}
+# SIGHUP: the terminal is gone, and the work may finish, however often that is said.
+_STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_COPIES: Final = 0.02  # as in batchq/signals.py: so soon after the first it is the same one [s]
 _USAGE: Final = 2
 # A worker that ran so long was no failed start: its next crash begins the back-off anew.
 _STEADY: Final = 10.0
@@ -58,7 +58,7 @@ class Supervisor:
     """Runs `count` processes of one command until all have ended.
 
     Attributes:
-        command: what each process runs.
+        command: what each process runs, until its standard input ends.
         count: how many [processes].
         clock: any steady clock [s].
         say: told one line per event.
@@ -71,7 +71,11 @@ class Supervisor:
         default=lambda line: click.echo(f"batchq: {line}", err=True)
     )
     _places: list[_Place] = attrs.field(factory=list, init=False)
+    # Two ends: what the children read is over when ours is closed.
+    _line: tuple[socket.socket, socket.socket] = attrs.field(factory=socket.socketpair, init=False)
     _stopping: bool = attrs.field(default=False, init=False)
+    _signalled_at: float = attrs.field(default=math.inf, init=False)
+    _killed: bool = attrs.field(default=False, init=False)
     _code: int = attrs.field(default=0, init=False)
 
     def run(self) -> int:
@@ -80,7 +84,7 @@ class Supervisor:
         Returns:
             0: each ended well, or as it was told to; 2: the command cannot work; 1: else.
         """
-        with _signals() as wait:
+        with _signals() as wait, self._line[0], self._line[1]:
             self._places = [_Place() for _ in range(self.count)]
             for place in self._places:
                 self._start(place)
@@ -94,20 +98,28 @@ class Supervisor:
         place.restart_at = None
         place.started_at = self.clock()
         place.process = subprocess.Popen(  # noqa: S603 - our own command
-            self.command, stdin=subprocess.DEVNULL, process_group=0
+            self.command, stdin=self._line[0].fileno(), process_group=0
         )
 
     def _heed(self, numbers: Sequence[int]) -> None:
-        for number in numbers:
-            if number in _STOPS:
-                self._stop(_STOPS[signal.Signals(number)])
+        for number in (number for number in numbers if number in _STOPS):
+            now = self.clock()
+            if number != signal.SIGHUP and now >= self._signalled_at + _COPIES:
+                self._kill()
+            self._signalled_at = min(self._signalled_at, now)
+            self._stop()
 
-    def _stop(self, number: signal.Signals) -> None:
+    def _stop(self) -> None:
         self._stopping = True
+        self._line[1].close()
         for place in self._places:
             place.restart_at = None
+
+    def _kill(self) -> None:
+        self._killed = True
+        for place in self._places:
             if place.process is not None:
-                place.process.send_signal(number)
+                place.process.kill()
 
     def _timeout(self) -> float | None:
         due = [place.restart_at for place in self._places if place.restart_at is not None]
@@ -121,12 +133,13 @@ class Supervisor:
         pid, place.process = place.process.pid, None
         lasted = self.clock() - place.started_at
         if self._stopping:
-            # A worker that was still importing dies of the signal, and that is well.
-            if code not in {0, -signal.SIGTERM, -signal.SIGINT}:
+            # One that was signalled itself, and was still importing, dies of it, and that is well.
+            asked = {0, -signal.SIGTERM, -signal.SIGINT}
+            if code not in asked and not (self._killed and code == -signal.SIGKILL):
                 self._code = self._code or 1
         elif code == _USAGE and lasted < _STEADY:
             self._code = _USAGE  # it has said why, and the next would say the same
-            self._stop(signal.SIGTERM)
+            self._stop()
         elif code:
             place.crashes = 1 if lasted >= _STEADY else place.crashes + 1
             delay = restart_delay(place.crashes)

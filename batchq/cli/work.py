@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-import signal
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -25,9 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["load_manager", "queue_slots", "work", "work_command"]
 
 _TARGET: Final = re.compile(r"(?P<module>[\w.]+)(?::(?P<name>\w+))?")
-_PARENT_CHECK: Final = 0.5
-# Who stops a whole group of processes reaches a worker twice, once through its supervisor [s].
-_PASSED_ON: Final = 0.3
 
 
 @click.command()
@@ -52,7 +47,7 @@ _PASSED_ON: Final = 0.3
     metavar="URL",
     help="The store, for a manager that names none itself: sets BATCHQ_URL.",
 )
-@click.option("--parent", type=int, hidden=True)
+@click.option("--supervised", is_flag=True, hidden=True)
 @click.pass_context
 def work(
     ctx: click.Context,
@@ -61,7 +56,7 @@ def work(
     names: Sequence[str],
     processes: int | None,
     url: str | None,
-    parent: int | None,
+    supervised: bool,
 ) -> None:
     """Run workers for the QueueManager in your module, until Ctrl-C or SIGTERM.
 
@@ -83,15 +78,12 @@ def work(
     if processes is not None:
         _module_and_name(target)
         ctx.exit(_supervise(target, names, processes))
+    if supervised:
+        _stop_with_supervisor()
     manager = load_manager(target)
     _log_warnings()
-    if parent is not None:
-        from batchq.signals import copies_within
-
-        copies_within.set(_PASSED_ON)
-        threading.Thread(target=_stop_with, args=(parent,), daemon=True).start()
-    # Who started this process for himself has said so already.
-    manager.run(queues=slots, on_start=_announce_queues if parent is None else None)
+    # A supervisor has said already that work is done.
+    manager.run(queues=slots, on_start=None if supervised else _announce_queues)
 
 
 def _announce_queues(queues: Mapping[str, int]) -> None:
@@ -119,10 +111,9 @@ def _log_warnings() -> None:
 
 
 def work_command(target: str, names: Sequence[str] = ()) -> list[str]:
-    """Return the command that runs one worker process, which stops when this one is gone."""
+    """Return the command that runs one worker process, until its standard input ends."""
     queues = [part for name in names for part in ("-q", name)]
-    parent = str(os.getpid())
-    return [sys.executable, "-m", "batchq", "work", target, *queues, "--parent", parent]
+    return [sys.executable, "-m", "batchq", "work", target, *queues, "--supervised"]
 
 
 def queue_slots(names: Sequence[str]) -> dict[str, int | None] | None:
@@ -180,8 +171,16 @@ def _module_and_name(target: str) -> tuple[str, str]:
     return module, match["name"] or "manager"
 
 
-def _stop_with(parent: int) -> None:
-    # A supervisor that was killed cannot pass its end on.
-    while os.getppid() == parent:
-        time.sleep(_PARENT_CHECK)
-    os.kill(os.getpid(), signal.SIGTERM)
+def _stop_with_supervisor() -> None:
+    """Stop when it closes its end of our standard input, or is gone; handlers see an empty one."""
+    from batchq.signals import stop_here
+
+    line = os.dup(0)
+    with Path(os.devnull).open() as nothing:
+        os.dup2(nothing.fileno(), 0)
+
+    def listen() -> None:
+        os.read(line, 1)
+        stop_here()
+
+    threading.Thread(target=listen, name="batchq-supervised", daemon=True).start()

@@ -29,17 +29,15 @@ with open("started", "a") as file:
 PATIENT = (
     CHILD
     + """
-def end(number, frame):
-    with open("signals", "a") as file:
-        file.write(f"{number}\\n")
-    sys.exit(0)
-signal.signal(signal.SIGTERM, end)
-signal.signal(signal.SIGINT, end)
 with open("ready", "a") as file:
     file.write(f"{os.getpid()}\\n")
-time.sleep(60)
+said = sys.stdin.read()
+with open("told", "a") as file:
+    file.write(f"{said!r}\\n")
+time.sleep({longer})
 """
 )
+AT_ONCE, LATER = PATIENT.replace("{longer}", "0"), PATIENT.replace("{longer}", "60")
 
 
 class Supervised:
@@ -80,19 +78,47 @@ def supervised(tmp_path: Path) -> Iterator[Supervised]:
                 os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_is_passed_on_once_and_all_end_well(
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_what_they_read_and_all_end_well(
     supervised: Supervised, number: signal.Signals
 ) -> None:
-    process = supervised.start(PATIENT, 2)
+    process = supervised.start(AT_ONCE, 2)
     supervised.lines("ready", at_least=2)
     process.send_signal(number)
     assert process.wait(10) == 0
-    assert supervised.lines("signals") == [str(int(number))] * 2
+    assert supervised.lines("told") == ["''"] * 2
+
+
+@pytest.mark.parametrize("gap", [0.05, 0.5])
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGHUP])
+def test_a_second_signal_kills_them_however_soon(
+    supervised: Supervised, first: signal.Signals, gap: float
+) -> None:
+    process = supervised.start(LATER, 2)
+    pids = supervised.lines("ready", at_least=2)
+    process.send_signal(first)
+    supervised.lines("told", at_least=2)
+    time.sleep(gap)
+    process.terminate()
+    assert process.wait(10) == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_copies_of_a_signal_are_one_and_the_end_of_a_terminal_kills_nobody(
+    supervised: Supervised,
+) -> None:
+    process = supervised.start(LATER.replace("60", "0.5"), 2)
+    supervised.lines("ready", at_least=2)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(10) == 0
+    assert supervised.lines("told") == ["''"] * 2
 
 
 def test_a_crashed_process_is_replaced_and_the_supervisor_says_so(supervised: Supervised) -> None:
-    process = supervised.start(PATIENT, 2)
+    process = supervised.start(AT_ONCE, 2)
     first, second = map(int, supervised.lines("ready", at_least=2))
     os.kill(first, signal.SIGKILL)
     third = int(supervised.lines("ready", at_least=3)[2])
@@ -101,7 +127,7 @@ def test_a_crashed_process_is_replaced_and_the_supervisor_says_so(supervised: Su
     _, said = process.communicate(timeout=10)
     assert process.returncode == 0
     assert f"worker {first} was ended by SIGKILL; another starts in 0.5 s" in said
-    assert len(supervised.lines("signals")) == 2
+    assert len(supervised.lines("told")) == 2
 
 
 def test_a_process_that_ends_well_is_not_replaced(supervised: Supervised) -> None:

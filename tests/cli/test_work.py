@@ -134,6 +134,28 @@ def test_what_is_worked_on_is_said_once_by_the_process_that_was_asked(
     )
 
 
+READS = """
+import sys
+from myapp import manager, note
+
+@manager.handler
+def read() -> None:
+    note(repr(sys.stdin.read()))
+read.enqueue_sync()
+"""
+
+
+def test_handlers_of_supervised_workers_find_an_empty_standard_input(
+    app: Path, work: Start
+) -> None:
+    (app / "reads.py").write_text(READS)
+    process = work("--processes", "1", target="reads:manager")
+    [(_, text)] = notes(app, 1)
+    assert text == "''"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+
+
 WARNS = """
 import logging, sys
 {setup}

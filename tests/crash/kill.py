@@ -109,6 +109,8 @@ class Company:
     folder: Path
     workers: int
     surroundings: Mapping[str, str] = attrs.field(factory=dict)
+    # Two ends: what the workers read is over when this process has ended, and they stop.
+    _line: tuple[int, int] = attrs.field(factory=os.pipe, init=False)
     _processes: list[subprocess.Popen[bytes]] = attrs.field(factory=list, init=False)
     _tails: dict[str, Tail] = attrs.field(factory=dict, init=False)
 
@@ -136,7 +138,7 @@ class Company:
                     "BATCHQ_CRASH_FOLDER": str(self.folder),
                     **self.surroundings,
                 },
-                stdin=subprocess.DEVNULL,
+                stdin=self._line[0],
                 stdout=log,
                 stderr=log,
                 process_group=0,

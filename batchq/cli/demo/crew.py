@@ -46,6 +46,8 @@ class Crew:
     """
 
     environment: Mapping[str, str]
+    # Two ends: what the workers read is over when this process has ended, and they stop.
+    _line: tuple[int, int] = attrs.field(factory=os.pipe, init=False)
     _workers: dict[int, _Worker] = attrs.field(factory=dict, init=False)
     _failures: int = attrs.field(default=0, init=False)
 
@@ -61,7 +63,7 @@ class Crew:
         process = subprocess.Popen(  # noqa: S603 - our own command
             work_command(_TARGET),
             env={**os.environ, **self.environment},
-            stdin=subprocess.DEVNULL,
+            stdin=self._line[0],
             stdout=log,
             stderr=log,
             process_group=0,  # a Ctrl-C is for the demo, which then stops them in order
