@@ -124,9 +124,14 @@ class Calls:
         call.batch = batch
         return call
 
+    @property
+    def all(self) -> list[Call]:
+        """Those that are under way."""
+        return list(self._by_batch.values())
+
     def end_all(self) -> list[Call]:
         """Note that all calls have ended; returns those that were interrupted."""
-        return [self.end(call.batch) for call in list(self._by_batch.values())]
+        return [self.end(call.batch) for call in self.all]
 
     def settle(self, receipt: Receipt, result: Result[Any]) -> None:
         """Fix the verdict of a job whose call is under way; from any thread.

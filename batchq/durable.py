@@ -9,7 +9,7 @@ batch starts, `core/attempt.py` what becomes of a job, the store whether it may 
 Rule 2: a job's room is free when its settlement is submitted, and the next claim goes with
 it: in steady state a cycle is one transaction.
 Rule 3: stopping loses no verdict. What has not started is given back at once, what runs has
-its grace, what is left is cancelled and given back.
+its grace, what is left is cancelled and given back; a thread has a moment to notice it.
 Rule 4: whatever stops a handler (a cancel, a lost lease, its timeout, a shutdown) is the
 cancellation of a scope around it; `context()` tells the reason.
 """
@@ -39,7 +39,7 @@ from batchq.ledger import Ledger
 from batchq.queue import BatchedQueue
 from batchq.runner import Runner
 from batchq.settler import Settler
-from batchq.stop import Stop
+from batchq.stop import NOTICE, Stop
 from batchq.trouble import tell_of_trouble
 from batchq.work_queue import work_queue
 
@@ -197,8 +197,12 @@ class DurableQueue:
         waiting = [receipt for receipt, entry in self._runner.waiting.items() if entry.cancel()]
         self._nursery.start_soon(self._runner.give_back, waiting)
         await self._feeder.stop()
+        with self._stop.within:
+            await self._work.drain()
+            return
+        threads = self._runner.stop_calls()
         with suppress(DrainTimeout):
-            await self._work.drain(max(0.0, self._stop.at - trio.current_time()))
+            await self._work.drain(NOTICE if threads else 0.0)
 
     async def _clear_away(self, *, crashed: bool) -> None:
         """Write down what interrupted calls had decided, and give back what is held."""

@@ -174,6 +174,7 @@ class AnyHandler(Generic[R]):
         Raises:
             BatchTimeout: the call took longer than `timeout`.
             JobStopped: the function has let `context().check()` stop it.
+            ContractError: it answered as no handler may.
             RuntimeError: the function raised what ends programs, as `sys.exit` does.
             KeyboardInterrupt: somebody pressed Ctrl-C.
             Exception: whatever the function raises.
@@ -234,6 +235,8 @@ class AnyHandler(Generic[R]):
         except JobStopped:
             if limit.over:
                 raise self._timed_out() from None
+            if limit.asked() is None:
+                raise ContractError("a handler raised JobStopped, and nothing stops it") from None
             raise
 
     async def _awaited(self, call: Callable[[], Awaitable[object]], limit: _Limit) -> object:

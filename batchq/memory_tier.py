@@ -21,16 +21,19 @@ import attrs
 import trio
 
 from batchq.bridge import Bell, forbid_event_loop, in_trio, run_blocking
+from batchq.call_context import CancelReason
 from batchq.calls import Calls
 from batchq.core.batch import Batch
 from batchq.core.job import PRIORITY_LEVELS, Job, NewJob, Undecoded
 from batchq.core.job_options import JobQueueOptions
-from batchq.errors import DrainTimeout, OptionError, QueueClosed, QueueError
+from batchq.core.result import Result
+from batchq.errors import DrainTimeout, JobStopped, OptionError, QueueClosed, QueueError
 from batchq.handle import Entry
 from batchq.handler import AnyHandler
 from batchq.hooks import JobHooks
 from batchq.job_handle import Read
 from batchq.queue import BatchedQueue
+from batchq.stop import AFTER_GRACE, NOTICE, Stop
 
 __all__ = ["EntryHandle", "MemoryIntake", "MemoryQueue"]
 
@@ -39,6 +42,8 @@ logger = logging.getLogger("batchq")
 R = TypeVar("R")
 
 _MOST_WAITING: Final = 10_000  # then producers wait
+# Of a call that was stopped: its jobs come again when the queue has ended.
+_NO_MORE: Final[Result[Any]] = Result.snooze(AFTER_GRACE)
 
 
 @attrs.define(eq=False)
@@ -124,8 +129,7 @@ class MemoryQueue:
         """Make a queue that does not work yet."""
         self._handler = handler
         self._calls = Calls(lambda _: None)
-        self._stopping = trio.Event()
-        self._grace = 0.0
+        self._stop = Stop()
         self.queue: BatchedQueue[Job[Any], Any] = BatchedQueue(
             self._process,
             name=options.name,
@@ -145,16 +149,18 @@ class MemoryQueue:
         """Run jobs until `stop`; then finish what is held, in the time that it gives."""
         async with self.queue:
             task_status.started()
-            await self._stopping.wait()
+            await self._stop.asked.wait()
             try:
-                await self.queue.drain(self._grace)
+                with self._stop.within:
+                    await self.queue.drain()
+                    return
+                await self.queue.drain(0.0 if self._handler.is_async else NOTICE)
             except DrainTimeout as error:
                 logger.warning("queue %r: %s", self.queue.name, error)
 
     def stop(self, grace: float) -> None:
-        """Take no more, and end within `grace` [s]."""
-        self._grace = grace
-        self._stopping.set()
+        """Take no more, and end within `grace` [s], or soon after."""
+        self._stop.ask(grace)
 
     @property
     def max_attempts(self) -> int:
@@ -170,13 +176,22 @@ class MemoryQueue:
         self._calls.settle(job.receipt, result)
 
     async def _process(self, batch: Batch[Job[Any]]) -> object:
+        asked = partial(self._asked, trio.lowlevel.current_clock())
+        if asked() is not None:  # nothing begins any more
+            return [_NO_MORE] * len(batch)
         for job, entry in zip(batch, batch.entries, strict=True):
             job.attempt = job.used = entry.attempts + 1
         self._calls.begin(batch)
         try:
-            return await self._handler.run(batch)
+            return await self._handler.run(batch, asked)
+        except JobStopped:
+            return [_NO_MORE] * len(batch)
         finally:
             self._calls.end(batch)
+
+    def _asked(self, clock: trio.abc.Clock) -> CancelReason | None:
+        """Tell whether a call is to stop; from any thread."""
+        return CancelReason.SHUTDOWN if clock.current_time() >= self._stop.at else None
 
 
 @attrs.define(eq=False)

@@ -24,7 +24,7 @@ from batchq.core.batch import Batch
 from batchq.core.entry import Entry as CoreEntry
 from batchq.core.job import Job, Receipt
 from batchq.core.result import Result
-from batchq.errors import ContractError, JobStopped, Throttled
+from batchq.errors import JobStopped, Throttled
 from batchq.feeder import Feeder
 from batchq.handle import Entry
 from batchq.handler import AnyHandler
@@ -85,6 +85,8 @@ class Runner:
         leases, flagged = self.leases, self.leases.flagged
         leases.see_to_late()  # a claim may have taken longer than it holds
         call = self._calls.begin(batch)
+        asked = partial(self._asked, call, trio.lowlevel.current_clock())
+        over = trio.current_time() >= self.stop.at
         for index, job in enumerate(batch.items):
             receipt = job.receipt
             self.waiting.pop(receipt, None)
@@ -93,7 +95,8 @@ class Runner:
             elif receipt in flagged:
                 call.stop(index, CancelReason.USER)
                 batch.settle(index, _LEAVES)
-        asked = partial(self._asked, call, trio.lowlevel.current_clock())
+            elif over:
+                batch.settle(index, _LEAVES)
         try:
             with call.scope:
                 return await self.handlers[batch[0].handler].run(batch, asked)
@@ -101,8 +104,7 @@ class Runner:
             self.feeder.hold_back(throttled.retry_after)
             raise
         except JobStopped:
-            if asked() is None:
-                raise ContractError("a handler raised JobStopped, and nothing stops it") from None
+            pass
         finally:
             self._calls.take()  # before what the call came to is judged
         return [_LEAVES] * len(batch)  # all of its jobs were stopped
@@ -146,8 +148,12 @@ class Runner:
         items = call.batch.items
         if call.stopped:
             verdicts = self._without_given_up(call, verdicts)
+        left: list[Receipt] = []
+        if self.stop.asked.is_set():  # what has not run to its end is the first in line again
+            left = [items[index].receipt for index in verdicts if verdicts[index] is _LEAVES]
+            verdicts = {index: it for index, it in verdicts.items() if it is not _LEAVES}
         jobs = [items[index] for index in verdicts]
-        await self.settler.settle(jobs, list(verdicts.values()), feeder=feeder)
+        await self.settler.settle(jobs, list(verdicts.values()), feeder=feeder, release=left)
 
     def _without_given_up(
         self, call: Call, verdicts: Mapping[int, Result[Any]]
@@ -207,6 +213,18 @@ class Runner:
         # The others of its batch go on; a thread can't be stopped.
         if call.stop(index, reason) and self.handlers[job.handler].is_async:
             call.scope.cancel()
+
+    def stop_calls(self) -> bool:
+        """Stop what runs, if there are threads, for the grace is over; tell whether there are.
+
+        They can only be asked to stop; those who wait for them stop meanwhile.
+        """
+        calls = [(call, self.handlers[call.batch[0].handler]) for call in self._calls.all]
+        threads = any(not handler.is_async for _, handler in calls)
+        for call, handler in calls:
+            if threads and handler.is_async:
+                call.scope.cancel()
+        return threads
 
     async def give_back(self, receipts: Sequence[Receipt]) -> None:
         """Give jobs back that were not run; no cancellation comes between."""

@@ -93,7 +93,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "stop",
         "trouble",
     },
-    "memory_tier": ENGINE | {"handler", "job_handle", "calls", "bridge"},
+    "memory_tier": ENGINE | {"call_context", "handler", "job_handle", "calls", "bridge", "stop"},
     "workers": CORE | {"nest", "ledger", "stop"},
     "schedules": ENGINE | {"call_context", "handler", "ledger"},
     "campaigns": ENGINE | {"handler", "ledger"},

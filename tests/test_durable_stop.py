@@ -10,6 +10,7 @@ from trio.testing import MockClock
 
 from batchq import Job, JobState, QueueManager, Result
 from batchq.errors import StoreBusy
+from batchq.workers import Workers
 from tests.jobs import Hops, WatchedStore, jobs_in, nothing_is_leased, store_of
 
 
@@ -301,3 +302,26 @@ async def test_a_claim_that_comes_in_while_it_stops_is_given_back_at_once(
     released = [group for group in store.groups if group.settle and not group.claim]
     assert stopped + 15 > trio.current_time() - 5  # the long one had its grace
     assert released
+
+
+async def test_a_second_stop_ends_the_grace_of_the_first(
+    store: WatchedStore, autojump_clock: MockClock
+) -> None:
+    manager = QueueManager(store, grace=50)
+
+    @manager.handler
+    async def work() -> None:
+        await trio.sleep(100)
+
+    async def press(block: Workers) -> None:
+        await trio.sleep(3)
+        block._tell_stop(0.0)  # as a Ctrl-C while it stops
+
+    block = manager._at_work.workers({"work": None}, manager._ledgers.get(), 50)
+    async with trio.open_nursery() as nursery:
+        async with block:
+            await work.enqueue()
+            await trio.sleep(1)
+            nursery.start_soon(press, block)
+        assert trio.current_time() == 4.0
+    assert [(job.state, job.used) for job in jobs_in(store)] == [(JobState.PENDING, 0)]

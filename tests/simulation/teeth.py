@@ -140,8 +140,8 @@ FAULTS: Final = (
     Fault(
         "the grace has no end",
         "durable.py",
-        "            await self._work.drain(max(0.0, self._stop.at - trio.current_time()))",
-        "            await self._work.drain(1e9)",
+        "        with self._stop.within:",
+        "        with trio.CancelScope():",
     ),
     Fault(
         "a cancelled enqueue is stored",
