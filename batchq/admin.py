@@ -339,7 +339,7 @@ def _portions(jobs: Jobs) -> Iterator[Sequence[int] | JobFilter]:
         check_filter(jobs)
         yield jobs
         return
-    ids = map(_id_of, [jobs] if isinstance(jobs, int | JobHandle) else jobs)
+    ids = map(_id_of, jobs if isinstance(jobs, Iterable) else [jobs])
     while portion := list(islice(ids, _AT_ONCE)):
         yield portion
 

@@ -245,7 +245,7 @@ async def test_what_names_no_job_and_what_says_no_reason_is_refused(
     async def send() -> None: ...
 
     await send.enqueue()
-    for wrong in (True, "x", [1.0], [None]):
+    for wrong in (True, None, 1.5, "x", [1.0], [None]):
         with pytest.raises(TypeError, match="named by its id or its handle"):
             await manager.cancel(wrong)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="named by its id or its handle"):
