@@ -9,10 +9,9 @@ cancelled. A carrier that has them no more is not fit: it ends.
 
 from __future__ import annotations
 
-from contextvars import Context, Token, copy_context
-from itertools import repeat
-from operator import is_
-from typing import Generic, TypeVar
+from collections.abc import Awaitable
+from contextvars import Context, ContextVar, Token, copy_context
+from typing import Any, Generic, TypeVar
 
 import attrs
 import trio
@@ -40,9 +39,15 @@ class Carrier(Generic[T]):
     batch: Batch[T] | None = None
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     calling: Batch[T] | None = None
+    _cancelled: bool = False
     _mark: Mark | None = None
     _token: Token[Mark | None] | None = None
+    _found: tuple[tuple[ContextVar[Any], object], ...] = attrs.field(init=False)
     _asleep: trio.lowlevel.Task | None = None
+    _woken: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        self._found = tuple(self.context.items())
 
     def begin(self, owner: object, batch: Batch[T]) -> None:
         """Begin the call of its batch, with a mark of its pump."""
@@ -62,12 +67,20 @@ class Carrier(Generic[T]):
             MARK.reset(self._token)
         self.calling = self._mark = self._token = None
 
-    def is_fit(self) -> bool:
-        """Whether the next call would find all as the first one did."""
-        found, base = copy_context(), self.context
-        before = map(base.get, found, repeat(found))  # no value is the context itself
-        same = len(found) == len(base) and all(map(is_, found.values(), before))
-        return same and not self.scope.cancel_called
+    def cancel(self) -> None:
+        """Cancel its call."""
+        self._cancelled = True
+        self.scope.cancel()
+
+    def is_fit(self, *, limited: bool) -> bool:
+        """Whether the next call would find all as the first one did; `limited`: by time."""
+        if len(copy_context()) != len(self._found):
+            return False
+        for variable, value in self._found:
+            if variable.get(self) is not value:  # it has no value where it returns the carrier
+                return False
+        # Asking the scope takes a reading of the clock.
+        return not self._cancelled and not (limited and self.scope.cancel_called)
 
     def take(self, batch: Batch[T]) -> None:
         """Carry this batch next; for a carrier that is free."""
@@ -77,14 +90,22 @@ class Carrier(Generic[T]):
     def wake(self) -> None:
         """End its rest, if it rests."""
         if self._asleep is not None:
-            trio.lowlevel.reschedule(self._asleep)
+            # To trio, what a woken task is given is an outcome.
+            trio.lowlevel.reschedule(self._asleep, self)  # type: ignore[arg-type]  # see unwrap
             self._asleep = None
 
-    async def rest(self) -> None:
-        """Wait until it is woken."""
-        self._asleep = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._abort)
+    def rest(self) -> Awaitable[bool]:
+        """Wait until it is woken; False: it was cancelled, as the next checkpoint will tell."""
+        self._asleep, self._woken = trio.lowlevel.current_task(), True
+        # Awaited by whoever rests: one frame less to go through.
+        return trio.lowlevel.wait_task_rescheduled(self._abort)  # noqa: ASYNC105
+
+    def unwrap(self) -> bool:
+        """Tell the task that was resting whether it was woken."""
+        return self._woken
 
     def _abort(self, _: object) -> trio.lowlevel.Abort:
-        self._asleep = None
-        return trio.lowlevel.Abort.SUCCEEDED
+        # Mostly it is its alarm: to raise Cancelled, and catch it at once, takes long.
+        self._woken = False
+        self.wake()
+        return trio.lowlevel.Abort.FAILED

@@ -13,13 +13,14 @@ from contextvars import ContextVar
 from typing import Final
 
 import attrs
+import msgspec
 import trio
 
 __all__ = ["MARK", "Mark", "Marks", "in_a_call"]
 
 
-@attrs.define(eq=False)
-class Mark:
+# A msgspec.Struct, as the core's Entry: one is made for every call.
+class Mark(msgspec.Struct, eq=False):
     """Marks the tasks of a call, and those they start, while it runs.
 
     Attributes:

@@ -1,12 +1,13 @@
 """Starts batches, calls the processor under its time limit, tells the hooks.
 
-Rule 1: make a new event, *then* look, then wait; the other order loses wake-ups.
+Rule 1: look, *then* rest, without a checkpoint between them unless something has changed
+meanwhile; the other order loses wake-ups.
 Rule 2: choosing a batch and starting its call have no checkpoint between them.
 Rule 3: a call settles its entries in `finally`, without a checkpoint: whoever waits for
 them is told, however the call ended.
 Rule 4: `trio.Cancelled` always travels on.
-Rule 5: one task keeps watch; of the others, some make calls and some are free. One that
-keeps watch gets no batch from anybody else.
+Rule 5: while something is due some day, one task keeps watch; of the others, some make calls
+and some are free. One that keeps watch gets no batch from anybody else.
 Rule 6: every call runs in the context that the pump began with: what one call sets, the
 next does not see.
 
@@ -21,7 +22,6 @@ import math
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context, copy_context
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -29,7 +29,7 @@ import trio
 
 from batchq.carrier import Carrier
 from batchq.core.answers import read_answers
-from batchq.core.batch import Batch
+from batchq.core.batch import Batch, Trigger
 from batchq.core.batcher import Batcher
 from batchq.core.checks import attribute_of, check_async
 from batchq.core.entry import Entry
@@ -79,18 +79,19 @@ class Pump(Generic[T, R]):
     name: str
     now: float | None = None
     limit: float = math.inf
-    _changed: trio.Event = attrs.field(factory=trio.Event)
+    # Whether something has changed since somebody last looked.
+    _changed: bool = False
     _carriers: dict[Batch[T], Carrier[T]] = attrs.field(factory=dict)
     _free: dict[Carrier[T], None] = attrs.field(factory=dict)  # the last comes first
-    _watched: bool = False
+    _watcher: Carrier[T] | None = None  # who keeps watch, or is about to
     teller: Teller[T, R] = attrs.field(init=False)
     marks: Marks = attrs.field(init=False)
-    _nursery: trio.Nursery = attrs.field(init=False)
+    _nursery: trio.Nursery | None = None
     _context: Context = attrs.field(init=False)
+    _alarm: trio.CancelScope | None = None  # of who keeps watch, while it rests
     _alarm_at: float = math.inf
     # Whether a task that has just ended a call looks in the next round of the loop.
     _looks_soon: bool = False
-    _alarm: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     def __attrs_post_init__(self) -> None:
         self.teller = Teller(self.batcher, self.watchers, self.name)
@@ -100,28 +101,24 @@ class Pump(Generic[T, R]):
     def begin(self) -> float:
         """Read the clock for what happens until the pump runs next, and wake it."""
         self.now = trio.current_time()
-        if not self._looks_soon:
-            self._changed.set()
+        self.wake()
         return self.now
 
     def wake(self) -> None:
         """Let the pump look again."""
-        self._changed.set()
+        if self._looks_soon:
+            return
+        self._changed = True
+        if self._watcher is None:
+            self._relieve()
+        else:
+            self._watcher.wake()
 
     def start(self, nursery: trio.Nursery) -> None:
         """Start batches in `nursery` until that is cancelled."""
         self._nursery = nursery
         self._context = copy_context()
         self._relieve()
-
-    def _step(self, now: float) -> None:
-        """Start what may start now, and tell who wants to know."""
-        self.teller.tell_changes()
-        while (batch := self.batcher.next_batch(now)) is not None:
-            self._hand_over(batch)
-            self.teller.tell_changes()
-        self.teller.tell_changes()  # of what has expired
-        self.look(now)
 
     def look(self, now: float) -> None:
         """End a step: tell of the size, and wake those who wait for the queue."""
@@ -131,7 +128,7 @@ class Pump(Generic[T, R]):
     def cancel_calls(self) -> None:
         """Cancel every call; its entries are elsewhere already."""
         for carrier in self._carriers.values():
-            carrier.scope.cancel()
+            carrier.cancel()
         self._carriers.clear()
         self.teller.tell_changes()
 
@@ -139,7 +136,7 @@ class Pump(Generic[T, R]):
         """Cancel the call of `entry` if nobody wants any of its entries any more."""
         for batch in list(self._carriers):
             if entry in batch.entries and not batch.wanted:
-                self._carriers.pop(batch).scope.cancel()
+                self._carriers.pop(batch).cancel()
                 now = trio.current_time()
                 self.batcher.interrupt(batch, now)
                 self.teller.tell_changes()
@@ -152,12 +149,15 @@ class Pump(Generic[T, R]):
         self._carriers[batch] = carrier
 
     def _relieve(self) -> None:
-        """Let another task keep watch: one that is free, or else a new one."""
-        self._watched = False
-        carrier = self._free.popitem()[0] if self._free else self._new_carrier()
-        carrier.wake()
+        """Let a task keep watch: one that is free, or else a new one."""
+        if self._free:
+            self._watcher = self._free.popitem()[0]
+            self._watcher.wake()
+        elif self._nursery is not None and not self._nursery.cancel_scope.cancel_called:
+            self._watcher = self._new_carrier()
 
     def _new_carrier(self) -> Carrier[T]:
+        assert self._nursery is not None, "nothing starts before it begins"  # noqa: S101 - for the type checker
         carrier: Carrier[T] = Carrier(self._context)
         self._context.run(self._nursery.start_soon, self._serve, carrier)
         return carrier
@@ -182,51 +182,45 @@ class Pump(Generic[T, R]):
 
     async def _make_calls(self, carrier: Carrier[T]) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
-        await self._rest(carrier)
-        while (batch := carrier.batch) in self._carriers:  # else it was taken back in time
-            if self.watchers.on_batch_start:
-                self.watchers.tell(self.watchers.on_batch_start, batch)
-            carrier.begin(self.marks, batch)
-            await self._end(carrier, batch, await self._judge(carrier, batch))
-            if not carrier.is_fit():
+        while True:
+            while carrier.batch is None:
+                if carrier is self._watcher:
+                    await self._watch(carrier)
+                else:
+                    await carrier.rest()
+                    await trio.lowlevel.checkpoint_if_cancelled()
+            if carrier.batch not in self._carriers:  # it was taken back in time
                 return
-            del batch  # a carrier that is free keeps nothing
+            full = carrier.batch.trigger is Trigger.SIZE
+            now = await self._call(carrier, carrier.batch)
+            if not carrier.is_fit(limited=self.timeout < math.inf):
+                return
             self._free[carrier] = None
-            self._looks_soon = True
-            await trio.lowlevel.checkpoint()
-            self._look()
-            await self._rest(carrier)
-
-    async def _rest(self, carrier: Carrier[T]) -> None:
-        """Wait for a batch; keep watch if nobody does."""
-        while carrier.batch is None:
-            if self._watched:
-                self._free[carrier] = None
-                await carrier.rest()
-                await trio.lowlevel.checkpoint_if_cancelled()
-            else:
-                await self._watch(carrier)
+            if full or not self.batcher.idle:  # those who are woken may bring the next batch
+                self._looks_soon = True
+                await trio.lowlevel.checkpoint()
+                now = trio.current_time()
+            self._look(now)
 
     async def _watch(self, carrier: Carrier[T]) -> None:
-        """Look whenever something changes or is due, until time has brought a batch to carry."""
-        self._watched = True
-        self._free.pop(carrier, None)  # who keeps watch wakes by the event only
-        while carrier.batch is None:
-            with trio.CancelScope() as self._alarm:
-                self._alarm_at = math.inf
-                await self._look_at_changes()
-            # Its scope is used up: others would have to wait for another task to begin.
-            self._free[carrier] = None
-            self._look()
-            self._free.pop(carrier, None)
-        self._relieve()
+        """Look whenever something changes, until the time that it waits for has come.
 
-    async def _look_at_changes(self) -> None:
-        """Look whenever something changes."""
-        while True:
-            self._changed = trio.Event()
-            self._look()
-            await self._changed.wait()
+        Then it is free, and may carry what that time has brought.
+        """
+        self._alarm_at, woken = math.inf, True
+        self._look()
+        with trio.CancelScope(deadline=self._alarm_at) as self._alarm:
+            while woken:
+                if self._changed:  # by a hook, while it looked
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                else:
+                    woken = await carrier.rest()
+                if woken:
+                    self._look()
+        self._alarm = self._watcher = None
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._free[carrier] = None
+        self._look()
 
     def _give_up(self, carrier: Carrier[T]) -> None:
         """Let go of a batch whose call was cancelled from outside, or never made."""
@@ -237,14 +231,20 @@ class Pump(Generic[T, R]):
         elif carrier.batch is not None:
             self.batcher.release(carrier.batch)
 
-    async def _judge(self, carrier: Carrier[T], batch: Batch[T]) -> Judged:
-        """Call the processor; return what came of it."""
+    async def _call(self, carrier: Carrier[T], batch: Batch[T]) -> float:
+        """Call the processor, and end the call; return the time [s]."""
+        if self.watchers.on_batch_start:
+            self.watchers.tell(self.watchers.on_batch_start, batch)
+        carrier.begin(self.marks, batch)
         if self.timeout < math.inf:
             carrier.scope.deadline = trio.current_time() + self.timeout
         try:
-            return self._read(batch, await self.processor(batch))
+            judged = self._read(batch, await self.processor(batch))
         except Exception as error:  # the processor is the user's code
-            return self._raised(batch, error)
+            judged = self._raised(batch, error)
+        if self.verdicts is None:
+            return self._settle(carrier, batch, judged)
+        return await self._end(carrier, batch, judged)
 
     def _raised(self, batch: Batch[T], error: Exception) -> Judged:
         """Say what a call comes to that raised."""
@@ -265,7 +265,8 @@ class Pump(Generic[T, R]):
         except ContractError as error:
             # It was raised here, which helps nobody; its frames would keep the batch.
             return self._failed(batch, error.with_traceback(None))
-        self.batcher.splitting.returned(batch)
+        if batch.bisect is not None:
+            self.batcher.splitting.returned(batch)
         return Judged(batch, found)
 
     def _throttled(self, batch: Batch[T], retry_after: float) -> Sequence[Result[Any]]:
@@ -282,48 +283,56 @@ class Pump(Generic[T, R]):
             return Judged(batch, batch.no_verdicts())
         return self.batcher.splitting.raised(batch, error)
 
-    async def _end(self, carrier: Carrier[T], batch: Batch[T], judged: Judged) -> None:
-        """End a call whose verdicts are known."""
+    async def _end(self, carrier: Carrier[T], batch: Batch[T], judged: Judged) -> float:
+        """End a call whose verdicts are known; return the time [s]."""
         try:
             if self.verdicts is not None and batch in self._carriers:
                 with trio.CancelScope(shield=True):
                     await self.verdicts(judged.batch, results_of(judged))
         finally:
-            self._settle(carrier, batch, judged)
+            now = self._settle(carrier, batch, judged)
+        return now
 
-    def _settle(self, carrier: Carrier[T], batch: Batch[T], judged: Judged) -> None:
-        """Settle, tell the hooks, release the slot; without a checkpoint."""
+    def _settle(self, carrier: Carrier[T], batch: Batch[T], judged: Judged) -> float:
+        """Settle, tell the hooks, release the slot, without a checkpoint; return the time [s]."""
         carrier.leave()
         if self.timeout < math.inf:
             carrier.scope.deadline = math.inf
         self._carriers.pop(batch, None)
-        now, draw = trio.current_time(), self.rng.random()
-        settle = partial(
-            self.batcher.settle,
+        now = trio.current_time()
+        results = results_of(judged) if self.watchers.of_calls else None
+        current = self.batcher.settle(
             batch,
+            judged.results if results is None else results,
             now=now,
-            draw=draw,
+            draw=self.rng.random(),
             concerns=judged.batch,
             error=judged.error,
             spread=self.rng.random() if self.batcher.learns else 0.5,
         )
-        if self.watchers.of_calls:
-            results = results_of(judged)
-            current = settle(results)
+        if results is not None:
             self.teller.tell_call(batch, judged.batch, results, now=now, current=current)
-        else:
-            settle(judged.results)
         self.teller.tell_changes()
         self.batcher.release(batch)
         carrier.end()
+        return now
 
-    def _look(self) -> None:
-        """Do what is due, and set the alarm; one that rings too early does no harm."""
-        self._looks_soon, self.now = False, None
-        self._step(trio.current_time())
+    def _look(self, now: float | None = None) -> None:
+        """Do what is due, and see that somebody looks when more is; too early does no harm."""
+        self._looks_soon, self._changed, self.now = False, False, None
+        now = trio.current_time() if now is None else now
+        while (batch := self.batcher.next_batch(now)) is not None:
+            self._hand_over(batch)
+        self.teller.tell_changes()
+        self.look(now)
         due = min(self.batcher.next_deadline(), self.limit)
-        if due < self._alarm_at or self._alarm_at < due == math.inf:  # nothing is left to wait for
-            self._alarm_at = self._alarm.deadline = due
+        if self._watcher is None:
+            if due < math.inf:
+                self._relieve()
+        elif due < self._alarm_at or self._alarm_at < due == math.inf:  # nothing to wait for
+            self._alarm_at = due
+            if self._alarm is not None:
+                self._alarm.deadline = due
 
 
 def the_processor(given: Processor[T] | None, owner: object) -> Processor[T]:

@@ -79,10 +79,11 @@ class Teller(Generic[T, R]):
 
     def tell_state(self) -> None:
         """Tell of the size, and that nothing is left, where it has changed."""
-        size = self.batcher.size
+        size = self.batcher.waiting.size
         if size != self._size:
             self._size = size
-            self.watchers.tell(self.watchers.on_queue_size_change, size)
+            if self.watchers.on_queue_size_change:
+                self.watchers.tell(self.watchers.on_queue_size_change, size)
         if self.watchers.on_idle:
             was, self._idle = self._idle, self.batcher.idle
             if self._idle and not was:

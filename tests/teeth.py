@@ -95,9 +95,9 @@ PLAIN: Final = (
     ),
     Fault(
         "early by a moment",
-        "core/waiting.py",
-        "if self.bucket.due() <= now:",
-        "if self.bucket.due() - 0.01 <= now:",
+        "core/bucket.py",
+        "if line[0].enqueued_at + self.interval <= now:",
+        "if line[0].enqueued_at + self.interval - 0.01 <= now:",
     ),
     Fault(
         "one slot too many",
@@ -144,8 +144,8 @@ PLAIN: Final = (
     Fault(
         "a cancelled entry is still processed",
         "core/bucket.py",
-        "plain = not self._again and not self._dead",
-        "plain = not self._again",
+        "plain = not self.again and not self._dead",
+        "plain = not self.again",
     ),
     Fault(
         "an entry settles twice",
@@ -227,8 +227,8 @@ PLAIN: Final = (
     Fault(
         "a call taken back before it began is made",
         "pump.py",
-        "while (batch := carrier.batch) in self._carriers:",
-        "while (batch := carrier.batch) is not None:",
+        "if carrier.batch not in self._carriers:",
+        "if carrier.batch is None:",
         LIFETIME + CANCELLATION,
     ),
     Fault(
@@ -248,22 +248,36 @@ PLAIN: Final = (
     Fault(
         "a task makes another call though the last one has changed its context",
         "carrier.py",
-        "return same and not self.scope.cancel_called",
-        "return not self.scope.cancel_called",
+        "            if variable.get(self) is not value:",
+        "            if variable is None:",
         PUMP,
     ),
     Fault(
         "a task is given a batch after its scope was cancelled",
         "carrier.py",
-        "return same and not self.scope.cancel_called",
-        "return same",
+        "return not self._cancelled and not (limited and self.scope.cancel_called)",
+        "return True",
         PUMP,
     ),
     Fault(
         "the task that keeps watch is given a batch",
         "pump.py",
-        "        self._free.pop(carrier, None)  # who keeps watch wakes by the event only\n",
-        "",
+        "self._watcher = self._free.popitem()[0]",
+        "self._watcher = next(reversed(self._free))",
+        PUMP,
+    ),
+    Fault(
+        "nobody keeps watch while the one who did makes a call",
+        "pump.py",
+        "            if due < math.inf:\n                self._relieve()\n",
+        "            pass\n",
+        PUMP,
+    ),
+    Fault(
+        "a call begins although the queue was cancelled as the alarm rang",
+        "pump.py",
+        "self._watcher = None\n        await trio.lowlevel.checkpoint_if_cancelled()\n",
+        "self._watcher = None\n",
         PUMP,
     ),
     Fault(

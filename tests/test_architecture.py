@@ -144,7 +144,7 @@ BROAD_EXCEPT: dict[tuple[str, str], str] = {
     ("hooks.py", "Watchers.tell"): "a hook is the user's code, and may break nothing",
     ("handler.py", "AnyHandler._awaited"): "a handler is the user's code",
     ("handler.py", "AnyHandler._called"): "a handler is the user's code",
-    ("pump.py", "Pump._judge"): "the processor is the user's code",
+    ("pump.py", "Pump._call"): "the processor is the user's code",
     ("pump.py", "Pump._serve"): "the processor is the user's code",
     ("keeper.py", "Keeper.begin"): "closes the nest, and goes on",
     ("nest.py", "Nest.leave"): "unpacks the nursery's group; see GOES_ON_BY_ITSELF",

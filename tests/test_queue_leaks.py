@@ -93,7 +93,7 @@ def see_that_it_is_empty(queue: BatchedQueue[Any, Any]) -> None:
     assert not selection._buckets
     assert not waiting._ages._line
     assert not waiting.shared._entries
-    assert not waiting.flushes
+    assert not waiting.flushes.open
     assert not queue._batcher.door.producers
     assert queue._batcher.next_deadline() == math.inf
 

@@ -209,7 +209,7 @@ class Batcher(Generic[T, R]):
                 self.waiting.delay(entry, due)
         if batch.bisect is not None:
             self._put_back(self.splitting.settled(batch, comes_again=bool(again)), now)
-        if len(self.waiting.flushes):
+        if self.waiting.flushes.open:
             self.waiting.flushes.leave(
                 [entry for entry in subject.entries if entry.code not in _HERE]
             )

@@ -39,13 +39,14 @@ class Bucket:
         fresh: first attempts by level, level 0 first.
         returned: entries that come again, by level.
         flushed: fresh entries up to this id are due, whatever their age.
+        again: entries that come again [entries].
     """
 
     interval: float
     fresh: list[Line]
     returned: list[list[Entry[Any, Any]]]
     flushed: int = 0
-    _again: int = 0
+    again: int = 0
     _dead: int = 0
 
     @classmethod
@@ -66,14 +67,14 @@ class Bucket:
         """Take in an entry that comes again; it is due."""
         entry.code = PENDING
         bisect.insort(self.returned[entry.priority], entry, key=_by_id)
-        self._again += 1
+        self.again += 1
 
     def due(self) -> float:
         """Return from when an entry may not wait for company any longer [s].
 
         -inf: now; inf: never by time, or nothing waits.
         """
-        if self._again:
+        if self.again:
             return -math.inf
         earliest = math.inf
         for line in self.fresh:
@@ -83,29 +84,31 @@ class Bucket:
                 earliest = min(earliest, line[0].enqueued_at + self.interval)
         return earliest
 
-    @property
-    def all_fresh(self) -> bool:
-        """Whether nothing here comes again."""
-        return not self._again
-
     def is_fresh(self, entry: Entry[Any, Any]) -> bool:
         """Whether an entry that waits here makes its first attempt, and had no delay."""
         returned = self.returned[entry.priority]
         place = bisect.bisect_left(returned, entry.id, key=_by_id)
         return not (place < len(returned) and returned[place] is entry)
 
-    def reason(self) -> Trigger:
-        """Say what has made the bucket due, for one that is."""
-        for line in self.returned:
+    def reason(self, now: float) -> Trigger | None:
+        """Say what has made the bucket due at `now` [s]; None: it is not."""
+        if self.again:
+            first = next(line[0] for line in self.returned if line)
+            return Trigger.RETRY if first.attempts else Trigger.DELAY
+        reason = None
+        for line in self.fresh:
             if line:
-                return Trigger.RETRY if line[0].attempts else Trigger.DELAY
-        flushed = any(line and line[0].id <= self.flushed for line in self.fresh)
-        return Trigger.FLUSH if flushed else Trigger.INTERVAL
+                if line[0].id <= self.flushed:
+                    return Trigger.FLUSH
+                # The sum, as in `due`: a difference can round to just below the interval.
+                if line[0].enqueued_at + self.interval <= now:
+                    reason = Trigger.INTERVAL
+        return reason
 
     def take(self, limit: int) -> list[Entry[Any, Any]]:
         """Take the first entries out, at most `limit`: best level first, then by id."""
         taken: list[Entry[Any, Any]] = []
-        plain = not self._again and not self._dead
+        plain = not self.again and not self._dead
         for level, line in enumerate(self.fresh):
             want = limit - len(taken)
             if not want:
@@ -124,7 +127,7 @@ class Bucket:
         if not self.is_fresh(entry):
             returned = self.returned[entry.priority]
             del returned[bisect.bisect_left(returned, entry.id, key=_by_id)]
-            self._again -= 1
+            self.again -= 1
             return
         self._dead += 1
         self._tidy(self.fresh[entry.priority])
@@ -164,7 +167,7 @@ class Bucket:
             else:
                 break
         del returned[:again]
-        self._again -= again
+        self.again -= again
         self._tidy(line)
         return taken
 

@@ -38,26 +38,27 @@ class Flush:
 
 @attrs.define(eq=False)
 class Flushes:
-    """The flushes that somebody waits for."""
+    """The flushes that somebody waits for.
 
-    _flushes: list[Flush] = attrs.field(factory=list)
+    Attributes:
+        open: those that wait for an entry.
+    """
 
-    def __len__(self) -> int:
-        return len(self._flushes)
+    open: list[Flush] = attrs.field(factory=list)
 
     def begin(self, entries: Iterable[Entry[Any, Any]]) -> Flush:
         """Wait for `entries` from now on."""
         flush = Flush(set(entries))
         if flush.left:
-            self._flushes.append(flush)
+            self.open.append(flush)
         return flush
 
     def forget(self, flush: Flush) -> None:
         """Let go of a flush that nobody waits for any more."""
-        if flush in self._flushes:
-            self._flushes.remove(flush)
+        if flush in self.open:
+            self.open.remove(flush)
 
     def leave(self, entries: Sequence[Entry[Any, Any]]) -> None:
         """Note that `entries` were settled or delayed."""
-        if self._flushes:
-            self._flushes = [flush for flush in self._flushes if not flush.leave(entries)]
+        if self.open:
+            self.open = [flush for flush in self.open if not flush.leave(entries)]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import attrs
+import msgspec
 
 from batchq.core.batch import Batch
 from batchq.core.bisect import Alone, Bisect, BisectMode, Outage, Split, is_transient
@@ -25,8 +26,8 @@ __all__ = ["Judged", "Splitting"]
 _NONE: Final[Sequence[Any]] = ()
 
 
-@attrs.frozen
-class Judged:
+# A msgspec.Struct, as Entry: one is made for every call.
+class Judged(msgspec.Struct, frozen=True, eq=False):
     """What a call comes to.
 
     Attributes:

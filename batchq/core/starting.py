@@ -85,6 +85,8 @@ class Starter:
         """
         waiting = self.waiting
         if not self.rich:  # nothing has a deadline, and nothing is remembered
+            if not waiting.size and not self.splitting.waiting:
+                return None
             if waiting.delays.next_end <= now:
                 waiting.advance(now)
             return self._start(now)
@@ -104,6 +106,8 @@ class Starter:
 
         inf: not before something else happens; -inf: now.
         """
+        if not self.rich and not self.waiting.size and not self.splitting.waiting:
+            return math.inf
         event: float = self.waiting.next_event()
         if self.paused or (self.slots >= self.concurrency and not self.splitting.waiting):
             return event
@@ -154,7 +158,8 @@ class Starter:
             return None
         if whole is not None:
             return self._start_part(whole, now)
-        choice = self.waiting.choose(now, why=self._why())
+        why = self._why() if self.draining or self.door.producers else None
+        choice = self.waiting.choose(now, why=why)
         if choice is None or (self.limits.rates and not self._can_pay(choice, now)):
             return None
         all_fresh = self.waiting.all_fresh
@@ -214,7 +219,7 @@ class Starter:
 
     def _next_ready(self) -> float:
         """Return from when a slot that is free would be used [s], throttle left aside."""
-        whole = self.splitting.first(self.free)
+        whole = self.splitting.first(self.free) if self.splitting.waiting else None
         if whole is not None:
             entries = whole.bisect.part()
             return self._opens(Choice(len(entries), Trigger.BISECT, entries))

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import attrs
+import msgspec
 
 from batchq.core.batch import Batch, Trigger
 from batchq.core.bucket import Bucket
@@ -22,8 +23,8 @@ from batchq.core.settling import Settling
 __all__ = ["Choice", "Waiting"]
 
 
-@attrs.define
-class Choice:
+# A msgspec.Struct, as Entry: one is made for every batch.
+class Choice(msgspec.Struct):
     """A batch that may start; nothing was taken out for it yet.
 
     Attributes:
@@ -67,7 +68,7 @@ class Waiting:
     @property
     def all_fresh(self) -> bool:
         """Whether nothing here comes again."""
-        return self.bucket.all_fresh
+        return not self.bucket.again
 
     @property
     def pending(self) -> int:
@@ -98,10 +99,8 @@ class Waiting:
             return None
         if why is not None:
             return Choice(pending, why)
-        # The sum, as in next_ready: a difference can round to just below the interval.
-        if self.bucket.due() <= now:
-            return Choice(pending, self.bucket.reason())
-        return None
+        reason = self.bucket.reason(now)
+        return None if reason is None else Choice(pending, reason)
 
     def end_step(self) -> None:
         """Note that nothing more starts in this step: that is nothing to remember here."""

@@ -212,7 +212,7 @@ class Comparison(RuleBasedStateMachine):
             assert len(flush.wakes) == (not flush.model)
             if not flush.model:
                 self.flushes.remove(flush)
-        assert self.model is None or len(self.batcher.waiting.flushes) == len(self.flushes)
+        assert self.model is None or len(self.batcher.waiting.flushes.open) == len(self.flushes)
 
     def teardown(self) -> None:
         """End the queue: whatever happened, it can be drained, and keeps nothing."""
