@@ -11,12 +11,14 @@ import asyncio
 import math
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import compress
 from typing import Any, Final, TypeVar
 
 import attrs
+import trio
 
 from batchq.admin import Admin, read_job, read_store
 from batchq.bridge import Bell, forbid_event_loop, in_trio, run_blocking
@@ -35,6 +37,7 @@ T = TypeVar("T")
 # A job that another process runs is asked for after so long [s], and each time so much later.
 _FIRST: Final = 0.01
 _SLOWER: Final = 1.5
+_UNDER_WAY: Final = 0.005  # so long a commit may take whose jobs have to be counted first [s]
 
 
 @attrs.define(eq=False)
@@ -200,13 +203,17 @@ class DurableIntake:
         ledger = self.lookup.ledgers.ledger or await self.lookup.ledgers.aget()
         queue, many = jobs[0].queue, len(jobs)  # they are one handler's
         if in_trio():
-            if not self.pending.take(queue, many):
-                waiting = await self.lookup.read(partial(self._waiting, ledger, queue))
-                self.pending.renew(queue, many, waiting=waiting)
-            if many == 1:
-                answers: Sequence[Enqueued] = [await ledger.submit(jobs[0])]
-            else:
-                answers = (await ledger.submit(Group(enqueue=jobs))).enqueue
+            kept = self.pending.keeps(queue)
+            if kept:
+                await self._take_room(ledger, queue, many)
+            try:
+                if many == 1:
+                    answers: Sequence[Enqueued] = [await ledger.submit(jobs[0])]
+                else:
+                    answers = (await ledger.submit(Group(enqueue=jobs))).enqueue
+            finally:
+                if kept:
+                    self.pending.end(queue, many)
             return self._told(ledger, jobs, answers, read=read)
         # A task that is cancelled does not wait, but what it began is stored, and told of.
         return await asyncio.shield(asyncio.to_thread(self._store, ledger, jobs, read))
@@ -221,10 +228,29 @@ class DurableIntake:
 
     def _store(self, ledger: Ledger, jobs: Sequence[NewJob], read: Read) -> list[Any]:
         queue, many = jobs[0].queue, len(jobs)
-        if not self.pending.take(queue, many):
-            self.pending.renew(queue, many, waiting=self._waiting(ledger, queue))
-        answers = ledger.commit_now(Group(enqueue=jobs))
+        kept = self.pending.keeps(queue)
+        if kept:
+            self._take_room_now(ledger, queue, many)
+        try:
+            answers = ledger.commit_now(Group(enqueue=jobs))
+        finally:
+            if kept:
+                self.pending.end(queue, many)
         return self._told(ledger, jobs, answers.enqueue, read=read)
+
+    async def _take_room(self, ledger: Ledger, queue: str, wanted: int) -> None:
+        while (since := self.pending.take(queue, wanted)) is not None:
+            waiting = await self.lookup.read(partial(self._waiting, ledger, queue))
+            if self.pending.renew(queue, wanted, waiting=waiting, since=since):
+                return
+            await trio.sleep(_UNDER_WAY)
+
+    def _take_room_now(self, ledger: Ledger, queue: str, wanted: int) -> None:
+        while (since := self.pending.take(queue, wanted)) is not None:
+            waiting = self._waiting(ledger, queue)
+            if self.pending.renew(queue, wanted, waiting=waiting, since=since):
+                return
+            time.sleep(_UNDER_WAY)
 
     def _told(
         self, ledger: Ledger, jobs: Sequence[NewJob], answers: Sequence[Enqueued], *, read: Read

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import random
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
 
-from batchq import OptionError, QueueFull, QueueManager
-from tests.jobs import WatchedStore, jobs_in
+from batchq import OptionError, QueueFull, QueueManager, StoreBusy
+from batchq.pending import Pending
+from tests.jobs import Hops, WatchedStore, jobs_in
 
 
 @pytest.fixture
@@ -112,6 +115,78 @@ def test_the_store_is_not_asked_for_each_job(
         work.enqueue_sync(0)
 
 
+@attrs.define
+class Producer:
+    """A process that stores jobs of one queue; the store is a count of those that wait.
+
+    Attributes:
+        waiting: how many wait, for all.
+        asked: what it was told when it last asked the store, and what it is to say.
+        under_way: how many it is storing.
+    """
+
+    waiting: list[int]
+    pending: Pending
+    asked: tuple[int, int] | None = None
+    under_way: int = 0
+
+    def step(self) -> None:
+        """Let one more in, or ask the store first."""
+        with suppress(QueueFull):
+            if self.asked is not None:
+                (count, since), self.asked = self.asked, None
+                taken = self.pending.renew("q", 1, waiting=count, since=since)
+            elif (since_now := self.pending.take("q", 1)) is not None:
+                self.asked = self.waiting[0], since_now
+                return
+            else:
+                taken = True
+            self.under_way += taken
+
+    def store(self) -> None:
+        self.waiting[0] += self.under_way
+        self.pending.end("q", self.under_way)
+        self.under_way = 0
+
+
+@pytest.mark.parametrize("processes", [1, 4])
+@pytest.mark.parametrize("limit", [7, 80])
+def test_each_process_but_one_may_go_past_the_limit_by_an_eighth_and_no_more(
+    processes: int, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchq.pending._FULL", 0.0)
+    share = max(limit // 8, 1)
+    most = 0
+    for seed in range(60):
+        draw, waiting = random.Random(seed), [0]
+        company = [Producer(waiting, Pending(lambda _: limit)) for _ in range(processes)]
+        eager = draw.choice([2, 20, 200])
+        for _ in range(40 * limit):
+            producer = draw.choice(company)
+            if draw.randrange(eager):
+                producer.step()
+            else:
+                producer.store()
+        for producer in company * (2 * limit):
+            producer.store()
+            producer.step()
+        assert waiting[0] >= limit
+        most = max(most, waiting[0])
+    assert most <= limit + (processes - 1) * share
+    assert (most > limit) == (processes > 1)  # the others' part is real
+
+
+def test_what_a_parent_has_under_way_is_not_its_childs(monkeypatch: pytest.MonkeyPatch) -> None:
+    pending = Pending(lambda _: 8)
+    assert pending.take("q", 1) == 0
+    assert pending.renew("q", 1, waiting=0, since=0)
+    assert pending.take("q", 1) == 0
+    assert not pending.renew("q", 1, waiting=0, since=0)  # one is under way
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    assert pending.take("q", 1) == 0
+    assert pending.renew("q", 1, waiting=0, since=0)
+
+
 def test_several_processes_overshoot_by_little(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/jobs.db"
     managers = [QueueManager(url) for _ in range(4)]
@@ -131,9 +206,65 @@ def test_several_processes_overshoot_by_little(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert 200 <= len(jobs_in(managers[0])) <= 212
+    assert 200 <= len(jobs_in(managers[0])) <= 200 + 3 * (200 // 8)
     for manager in managers:
         manager.close()
+
+
+def test_the_threads_of_one_process_keep_to_the_limit(tmp_path: Path) -> None:
+    manager = QueueManager(f"sqlite:///{tmp_path}/jobs.db")
+
+    @manager.handler(max_pending=100)
+    async def work(number: int) -> None: ...
+
+    def fill() -> None:
+        with suppress(QueueFull):
+            for number in range(50):
+                work.enqueue_sync(number)
+
+    threads = [threading.Thread(target=fill) for _ in range(30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(jobs_in(manager)) == 100
+    manager.close()
+
+
+@pytest.mark.parametrize("gathers", [True, False])
+async def test_the_tasks_of_one_process_keep_to_the_limit_and_use_it_up(
+    autojump_clock: MockClock, *, gathers: bool
+) -> None:
+    manager = QueueManager(WatchedStore(), run_sync=Hops(takes=0.02))
+    refused = list[int]()
+
+    @manager.handler(max_pending=30)
+    async def work(number: int) -> None: ...
+
+    async def enqueue(number: int) -> None:
+        try:
+            await work.enqueue(number)
+        except QueueFull:
+            refused.append(number)
+
+    async with manager if gathers else nullcontext(), trio.open_nursery() as nursery:
+        for number in range(100):
+            nursery.start_soon(enqueue, number)
+    assert len(jobs_in(manager)) == 30
+    assert len(refused) == 70
+
+
+async def test_what_could_not_be_stored_takes_no_room(store: WatchedStore) -> None:
+    manager = QueueManager(store)
+
+    @manager.handler(max_pending=1)
+    async def work() -> None: ...
+
+    for _ in range(3):
+        store.trouble = [StoreBusy("locked")]
+        with pytest.raises(StoreBusy):
+            await work.enqueue()
+    await work.enqueue()
 
 
 async def test_in_the_memory_tier_it_refuses_too(autojump_clock: MockClock) -> None:
