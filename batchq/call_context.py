@@ -6,7 +6,8 @@ nothing can stop, has to ask: `context().check()`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import Enum
@@ -32,6 +33,18 @@ class CancelReason(Enum):
     TIMEOUT = "timeout"
     LEASE_LOST = "lease_lost"
     SHUTDOWN = "shutdown"
+
+
+class _JobLog(logging.LoggerAdapter[logging.Logger]):
+    """Puts jobs in front of each line, and into the fields of its record."""
+
+    def process(
+        self, msg: object, kwargs: MutableMapping[str, Any]
+    ) -> tuple[object, MutableMapping[str, Any]]:
+        facts: dict[str, Any] = {**(self.extra or {})}
+        first, *others = facts["jobs"]
+        which = f"job {first} and {len(others)} more" if others else f"job {first}"
+        return f"{which}: {msg}", {**kwargs, "extra": facts | (kwargs.get("extra") or {})}
 
 
 Asked = Callable[[], CancelReason | None]
@@ -68,6 +81,17 @@ class Context:
     def receipt(self) -> Receipt:
         """The fencing token of this attempt, for writes elsewhere."""
         return self.job.receipt
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """The logger `batchq.job`, whose lines say which jobs they are of.
+
+        Each line begins with the first one's number; a record's fields are `queue`,
+        `handler` and `jobs`: the numbers of all.
+        """
+        first, ids = self.jobs[0], [job.id for job in self.jobs]
+        facts = {"queue": first.queue, "handler": first.handler, "jobs": ids}
+        return _JobLog(logging.getLogger("batchq.job"), facts)
 
     @property
     def cancel_reason(self) -> CancelReason | None:

@@ -80,6 +80,31 @@ async def test_a_batch_handler_sees_the_jobs_that_it_was_called_for(
         _ = found.job
 
 
+async def test_lines_of_its_log_say_which_jobs_they_are_of(
+    store: WatchedStore, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = QueueManager(store)
+
+    @manager.handler
+    async def one() -> None:
+        context().log.warning("half of %d%% is done", 90, extra={"part": 2})
+
+    @manager.batch_handler(batch_size=3)
+    async def many(items: list[int]) -> None:
+        context().log.error("all %s", "well")
+
+    await one.enqueue()
+    await many.enqueue_many(range(3))
+    async with manager.working():
+        await trio.sleep(0.5)
+    first, second = [line for line in caplog.records if line.name == "batchq.job"]
+    assert first.getMessage() == "job 1: half of 90% is done"
+    assert first.__dict__.items() >= {"queue": "one", "handler": "one", "part": 2}.items()
+    assert first.__dict__["jobs"] == [1]
+    assert second.getMessage() == "job 2 and 2 more: all well"
+    assert second.__dict__["jobs"] == [2, 3, 4]
+
+
 async def stopped_by(store: WatchedStore, how: str) -> list[Any]:
     """Run a handler that never ends, stop it, and return what it saw."""
     seen = list[Any]()
