@@ -68,7 +68,7 @@ class Planning:
             entries = self._next_of(bucket, why)
             if entries:
                 return self._selection.choice(bucket, why, entries)
-            self._selection.hush(bucket, why)
+            bucket.hushed = why  # passed over until something changes in it, or `why`
         return None
 
     def took(self, *, whole: bool) -> None:

@@ -274,10 +274,7 @@ class RichWaiting:
     def flush(self, flying: Iterable[Entry[Any, Any]], last_id: int) -> Flush:
         """Make what is pending due; `flying` is in flight."""
         del last_id  # each entry is marked of its own
-        pending = list(self._selection)
-        for entry in pending:
-            self._selection.mark_due(entry, Trigger.FLUSH)
-        return self.flushes.begin((*pending, *flying))
+        return self.flushes.begin((*self._selection.flush(), *flying))
 
     def oldest(self, now: float) -> float:
         """Return how long the oldest entry that waits has been here [s]; 0: none waits."""

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
@@ -24,11 +23,10 @@ from batchq.core.batch import Trigger
 from batchq.core.entry import DELAYED, Entry
 from batchq.core.options import Settings
 from batchq.core.sorted_bucket import LOUD, SortedBucket
+from batchq.core.turns import Turns
 from batchq.core.waiting import Choice
 
 __all__ = ["Partition", "Selection"]
-
-_MANY: Final = 64  # stale places in a line that are not worth a rebuild
 
 
 @attrs.define(eq=False)
@@ -61,55 +59,6 @@ class Partition:
         return not self.running and not self.parked and self.barrier() == math.inf
 
 
-# Rank, turn, bucket. No two buckets have the same turn, so they are never compared.
-Place = tuple[float, int, SortedBucket]
-
-
-@attrs.define(eq=False)
-class _Line:
-    """Buckets by rank and turn; a bucket may stand in it more than once."""
-
-    _run: deque[Place] = attrs.field(factory=deque)  # what came in this very order: mostly all
-    _heap: list[Place] = attrs.field(factory=list)
-
-    def push(self, bucket: SortedBucket) -> None:
-        place = (bucket.rank(), bucket.turn, bucket)
-        if not self._run or self._run[-1] <= place:
-            self._run.append(place)
-        else:
-            heapq.heappush(self._heap, place)
-
-    def pop(self) -> SortedBucket:
-        """Give out what `first` has returned."""
-        if self._heap and (not self._run or self._heap[0] < self._run[0]):
-            return heapq.heappop(self._heap)[2]
-        return self._run.popleft()[2]
-
-    def first(self) -> SortedBucket | None:
-        """Return the first bucket that is where it should be; it stays in line."""
-        run, heap = self._run, self._heap
-        while run or heap:
-            ahead = heap and (not run or heap[0] < run[0])
-            rank, turn, bucket = heap[0] if ahead else run[0]
-            if bucket.count and turn == bucket.turn and rank == bucket.rank():
-                return bucket
-            self.pop()
-            if bucket.count and turn == bucket.turn:
-                self.push(bucket)
-        return None
-
-    def tidy(self, alive: int) -> None:
-        """Let go of stale places, where `alive` buckets may stand in line."""
-        if not alive:
-            self._run.clear()
-            self._heap.clear()
-        elif len(self._run) + len(self._heap) > 4 * alive + _MANY:
-            places = sorted((*self._run, *self._heap), reverse=True)  # the best place counts
-            best = {place[2]: place for place in places if place[1] == place[2].turn}
-            self._run = deque(sorted(place for place in best.values() if place[2].count))
-            self._heap.clear()
-
-
 class Selection:
     """The buckets of a queue, and whose turn it is."""
 
@@ -125,9 +74,9 @@ class Selection:
         self._buckets: dict[Hashable, SortedBucket] = {}
         self._partitions: dict[Hashable, Partition] = {}
         self._turn = 0
-        self._ready = _Line()
+        self._ready = Turns()
         # Every bucket, from when somebody has asked for one that is not ready of its own.
-        self._all = _Line()
+        self._all = Turns()
         self._lists_all = False
 
     @property
@@ -173,10 +122,15 @@ class Selection:
         """Note that an entry may not wait for company any longer."""
         bucket = entry.more.place
         bucket.mark_due(entry, reason)
-        if self._wakes(bucket):
-            self._list(bucket)
-        elif not bucket.listed:
-            self._look_at(bucket)
+        self._see(bucket)
+
+    def flush(self) -> list[Entry[Any, Any]]:
+        """Note that nothing that is PENDING may wait for company any longer; return it."""
+        entries: list[Entry[Any, Any]] = []
+        for bucket in self._buckets.values():
+            entries += bucket.flush()
+            self._see(bucket)
+        return entries
 
     def change(self, entry: Entry[Any, Any], *, priority: int, weight: float) -> None:
         """Give an entry that waits a better level or another weight."""
@@ -213,10 +167,6 @@ class Selection:
             else:
                 return bucket
         return None
-
-    def hush(self, bucket: SortedBucket, why: Trigger | None) -> None:
-        """Pass a bucket over, as long as nothing changes in it, or in `why` it is ready."""
-        bucket.hushed = why
 
     def serve(self, bucket: SortedBucket, entries: Sequence[Entry[Any, Any]]) -> None:
         """Let entries of the bucket go as one batch: it goes behind its equals."""
@@ -294,6 +244,13 @@ class Selection:
             bucket.listed = True
             self._ready.push(bucket)
 
+    def _see(self, bucket: SortedBucket) -> None:
+        """Put a bucket in line in which something has changed, and that may be ready now."""
+        if self._wakes(bucket):
+            self._list(bucket)
+        elif not bucket.listed:
+            self._look_at(bucket)
+
     def _list(self, bucket: SortedBucket) -> None:
         if self._lists_all:
             self._all.push(bucket)
@@ -316,7 +273,7 @@ class Selection:
         partition = self._partitions.get(bucket.name) if self._ordered else None
         return math.inf if partition is None else partition.barrier()
 
-    def _line_of_all(self) -> _Line:
+    def _line_of_all(self) -> Turns:
         if not self._lists_all:
             self._lists_all = True
             for bucket in self._buckets.values():
