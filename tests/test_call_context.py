@@ -97,7 +97,8 @@ async def test_lines_of_its_log_say_which_jobs_they_are_of(
     await many.enqueue_many(range(3))
     async with manager.working():
         await trio.sleep(0.5)
-    first, second = [line for line in caplog.records if line.name == "batchq.job"]
+    lines = [line for line in caplog.records if line.name == "batchq.job"]
+    first, second = sorted(lines, key=lambda line: line.levelno)
     assert first.getMessage() == "job 1: half of 90% is done"
     assert first.__dict__.items() >= {"queue": "one", "handler": "one", "part": 2}.items()
     assert first.__dict__["jobs"] == [1]
