@@ -4,7 +4,7 @@ Run:    python -m tests.teeth [word ...]      (only faults whose names have a wo
 Shows:  one line per fault, found or MISSED; the exit code says whether any was missed.
 
 Faults of the core are hunted by histories beside a model, those of the shell by its own
-tests. All of them took 13 minutes on two busy cores.
+tests. All of them take 7 minutes of one core's time.
 """
 
 from __future__ import annotations
