@@ -32,7 +32,7 @@ from batchq.core.lifecycle import (
 from batchq.core.record import Failure
 from batchq.core.tallying import Counting
 from batchq.stores.sqlite.failures import keep_failures
-from batchq.stores.sqlite.rows import any_texts, as_json
+from batchq.stores.sqlite.rows import any_texts, as_json, free_keys
 
 __all__ = ["claim"]
 
@@ -80,11 +80,6 @@ _TAKE: Final = """
            started_at = :now
      WHERE id IN (SELECT value FROM json_each(:ids))
 """
-_FREE_KEYS: Final = """
-    UPDATE batchq_jobs
-       SET holds_key = NULL
-     WHERE id IN (SELECT value FROM json_each(:ids))
-"""
 # The attempt rises to fence the last holder; nothing ran, so that one is refunded.
 _BURY: Final = """
     UPDATE batchq_jobs
@@ -122,7 +117,7 @@ class _More(NamedTuple):
     frees_key: int | None
 
     def fate(self, row: _Row) -> tuple[JobState, str] | None:
-        """Return how a claim ends the job, as core/lifecycle.py's `bury`; None: it does not."""
+        """Return how a claim ends the job, as core/changes.py's `bury`; None: it does not."""
         if self.cancel is not None:
             return JobState.CANCELLED, self.cancel
         used = row.attempt - row.refunds
@@ -289,8 +284,7 @@ def _take(connection: sqlite3.Connection, haul: _Haul, counting: Counting) -> No
     ids = as_json([row[1] for row in haul.jobs])
     parameters = {"ids": ids, "due_at": due_at, "worker": request.worker, "now": now}
     connection.execute(_TAKE, parameters)
-    if haul.freed:
-        connection.execute(_FREE_KEYS, {"ids": as_json(haul.freed)})
+    free_keys(connection, haul.freed)
     count = counting.of(request.queue)
     count.claimed += len(haul.jobs)
     count.waited += sum(map(now.__sub__, map(_due_at, haul.jobs)))

@@ -17,8 +17,9 @@ import msgspec
 
 from batchq.core.job import Enqueued, JobKey, KeyScope, NewJob
 from batchq.core.tallying import Counting
+from batchq.stores.sqlite.rows import free_keys
 
-__all__ = ["Holder", "enqueue", "find_holders", "free_keys"]
+__all__ = ["Holder", "enqueue", "find_holders"]
 
 _LAST_ID: Final = "SELECT seq FROM sqlite_sequence WHERE name = 'batchq_jobs'"
 
@@ -44,9 +45,6 @@ _HOLDERS: Final = """
      WHERE handler = wanted.value ->> 0
        AND batchq_jobs.key = wanted.value ->> 1
        AND holds_key = 1
-"""
-_FREE: Final = """
-    UPDATE batchq_jobs SET holds_key = NULL WHERE id IN (SELECT value FROM json_each(:ids))
 """
 _REPLACE: Final = "UPDATE batchq_jobs SET payload = CAST(? AS TEXT), due_at = ? WHERE id = ?"
 
@@ -95,12 +93,6 @@ def find_holders(
     wanted = msgspec.json.encode([*dict.fromkeys(keys)]).decode()
     rows = connection.execute(_HOLDERS, {"keys": wanted})
     return {(handler, key): Holder(*holder) for handler, key, *holder in rows}
-
-
-def free_keys(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
-    """Let jobs hold their keys no more."""
-    if ids:
-        connection.execute(_FREE, {"ids": msgspec.json.encode(ids).decode()})
 
 
 def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:

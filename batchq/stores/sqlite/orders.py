@@ -1,6 +1,6 @@
 """What people order of the SQLite store, over the connection that writes.
 
-Each order is one transaction. Rows are read, decided on as core/lifecycle.py decides, and
+Each order is one transaction. Rows are read, decided on as core/changes.py decides, and
 written back many at once.
 """
 
@@ -22,9 +22,9 @@ from batchq.stores.sqlite import admin
 from batchq.stores.sqlite.cleaning import Step
 from batchq.stores.sqlite.connect import Writer
 from batchq.stores.sqlite.counting import write_counts
-from batchq.stores.sqlite.enqueuing import Holder, find_holders, free_keys
+from batchq.stores.sqlite.enqueuing import Holder, find_holders
 from batchq.stores.sqlite.failures import storable
-from batchq.stores.sqlite.rows import IDS, ROW, Row, any_texts, as_json, forget
+from batchq.stores.sqlite.rows import IDS, ROW, Row, any_texts, as_json, forget, free_keys
 
 __all__ = ["Orders"]
 

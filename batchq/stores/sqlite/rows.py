@@ -1,4 +1,4 @@
-"""What an order reads of a job, and what the core would say of it; and how jobs are deleted."""
+"""What an order reads of a job, and what the core would say of it; deleting, and freeing keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from batchq.core.job import KeyScope
 from batchq.core.lifecycle import JobState
 from batchq.stores.sqlite.look import any_text
 
-__all__ = ["IDS", "READERS", "ROW", "Row", "any_texts", "as_json", "forget"]
+__all__ = ["IDS", "READERS", "ROW", "Row", "any_texts", "as_json", "forget", "free_keys"]
 
 ROW: Final = """
     SELECT id, state, queue, handler, enqueued_at, finished_at, key, key_until, holds_key
@@ -31,6 +31,7 @@ READERS: Final[Mapping[str, Callable[[Any], object]]] = MappingProxyType(
         "value": msgspec.json.Decoder().decode,
     }
 )
+_FREE_KEYS: Final = f"UPDATE batchq_jobs SET holds_key = NULL {IDS}"  # noqa: S608 - constants
 _STATES: Final = frozenset(state.value for state in JobState)
 _FORGET: Final = f"DELETE FROM batchq_jobs {IDS}"  # noqa: S608 - constants
 _FORGET_ERRORS: Final = "DELETE FROM batchq_errors WHERE job IN (SELECT value FROM json_each(:ids))"
@@ -61,7 +62,7 @@ class Row(NamedTuple):
         return JobState(self.name)
 
     def key_it_needs(self, now: float) -> tuple[str, str] | None:
-        """Return which key it takes again, as core/lifecycle.py's `takes_key_again`."""
+        """Return which key it takes again, as core/changes.py's `takes_key_again`."""
         if self.key is None or self.holds_key or not self.state.final:
             return None
         over = self.key_until is not None and self.key_until <= now
@@ -73,7 +74,7 @@ class Row(NamedTuple):
         return keep is not None and self.finished_at is not None and self.finished_at <= now - keep
 
     def may_go(self, now: float) -> bool:
-        """Tell whether it may be deleted, as core/lifecycle.py's `may_go`."""
+        """Tell whether it may be deleted, as core/changes.py's `may_go`."""
         held = self.holds_key and self.key_until is not None and self.key_until > now
         return self.state.final and not held
 
@@ -96,6 +97,12 @@ def forget(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
     if ids:
         for statement in (_FORGET_ERRORS, _FORGET_NOTES, _FORGET):
             connection.execute(statement, {"ids": as_json(ids)})
+
+
+def free_keys(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
+    """Let jobs hold their keys no more."""
+    if ids:
+        connection.execute(_FREE_KEYS, {"ids": as_json(ids)})
 
 
 def as_json(ids: Sequence[int]) -> str:

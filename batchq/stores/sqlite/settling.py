@@ -10,13 +10,12 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-import msgspec
-
 from batchq.core.job import Settled, Settlement, Verdict
 from batchq.core.lifecycle import EXHAUSTED, USER, JobState
 from batchq.core.record import Failure
 from batchq.core.tallying import Counting
 from batchq.stores.sqlite.failures import keep_failures
+from batchq.stores.sqlite.rows import as_json
 
 __all__ = ["settle"]
 
@@ -100,7 +99,7 @@ def _complete_all(
     ]
     if len(ids) < len(settlements):
         return False
-    held = {"ids": _json(ids), "attempt": attempt, "now": counting.now}
+    held = {"ids": as_json(ids), "attempt": attempt, "now": counting.now}
     found, first, last, keys, ran = connection.execute(_COUNT_HELD, held).fetchone()
     # One that is named twice is found once.
     if found < len(ids) or first != last:
@@ -118,12 +117,8 @@ def _complete_all(
 def _find(
     connection: sqlite3.Connection, settlements: Sequence[Settlement]
 ) -> dict[int, tuple[Any, ...]]:
-    ids = _json([settlement.receipt.job_id for settlement in settlements])
+    ids = as_json([settlement.receipt.job_id for settlement in settlements])
     return {row[0]: row for row in connection.execute(_FIND, {"ids": ids})}
-
-
-def _json(ids: Sequence[int]) -> str:
-    return msgspec.json.encode(ids).decode()
 
 
 def _answer(settlement: Settlement, rows: Mapping[int, tuple[Any, ...]], used: set[int]) -> Settled:
@@ -159,10 +154,10 @@ def _write(
             freed.append(row[0])
         if settlement.error is not None and settlement.verdict in _FAILING:
             failed.append(Failure(row[0], row[1], now, settlement.error, row[6]))
-    writes = [(*after, _json(ids)) for after, ids in alike.items()]
+    writes = [(*after, as_json(ids)) for after, ids in alike.items()]
     connection.executemany(_WRITE, writes)
     if freed:
-        connection.execute(_FREE_KEYS, {"ids": _json(freed)})
+        connection.execute(_FREE_KEYS, {"ids": as_json(freed)})
     keep_failures(connection, failed)
 
 
