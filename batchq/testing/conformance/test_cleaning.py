@@ -17,8 +17,7 @@ from batchq.testing.conformance.kit import (
     settle_one,
 )
 
-DONE, ASKED, REFUSED = Ordered.DONE, Ordered.ASKED, Ordered.REFUSED
-UNKNOWN = Ordered.UNKNOWN
+DONE, REFUSED, UNKNOWN = Ordered.DONE, Ordered.REFUSED, Ordered.UNKNOWN
 
 
 def test_only_what_ended_is_deleted_with_its_failures(store: Store) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from batchq.core.job import Extended, Group, Receipt, Settled, Verdict
-from batchq.core.record import Beat, Note, Ordered, QueueRecord, WorkerRecord
+from batchq.core.record import Beat, Note, QueueRecord, WorkerRecord
 from batchq.stores.base import Store
 from batchq.testing.conformance.kit import (
     LEASE,
@@ -23,9 +23,6 @@ from batchq.testing.conformance.kit import (
     request,
     settle_one,
 )
-
-DONE, ASKED, REFUSED = Ordered.DONE, Ordered.ASKED, Ordered.REFUSED
-UNKNOWN = Ordered.UNKNOWN
 
 # ---- Pause
 
