@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from batchq.core.job import Job, Receipt
     from batchq.core.lifecycle import JobState
     from batchq.core.limits import SlidingWindow, TokenBucket
-    from batchq.core.options import DropPolicy
+    from batchq.core.option_groups import DropPolicy
     from batchq.core.record import (
         JobFilter,
         JobRecord,
@@ -186,7 +186,7 @@ _HOMES: Final = MappingProxyType(
         "batchq.core.job": ("Job", "Receipt"),
         "batchq.core.lifecycle": ("JobState",),
         "batchq.core.limits": ("SlidingWindow", "TokenBucket"),
-        "batchq.core.options": ("DropPolicy",),
+        "batchq.core.option_groups": ("DropPolicy",),
         "batchq.core.record": (
             "JobFilter",
             "JobRecord",

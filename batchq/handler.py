@@ -30,6 +30,7 @@ import trio
 from batchq.bulk import chunks, each_chunk, hinted, saying
 from batchq.call_context import Asked, CancelReason, Context
 from batchq.core.batch import Batch
+from batchq.core.checks import is_async
 from batchq.core.job import Job, JobKey, NewJob
 from batchq.core.payload import Signature
 from batchq.core.result import Result
@@ -108,11 +109,7 @@ class AnyHandler(Generic[R]):
     @cached_property
     def is_async(self) -> bool:
         """Whether its function runs in the event loop; a plain one runs in a thread."""
-        inner: Any = self.function
-        while isinstance(inner, partial):
-            inner = inner.func
-        call = getattr(inner, "__call__", None)  # noqa: B004 - objects may be async too
-        return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(call)
+        return is_async(self.function)
 
     def using(self, **options: Unpack[UsingOptions]) -> Self:
         """Return the same handler with options for the jobs that are enqueued through it.

@@ -62,7 +62,7 @@ class BatchedQueue(BlockingTwins[T, R]):
             answer is a `Result`, an exception (a failure) or any value (a success); or a
             mapping from entry id to answer; or None: all succeeded. Raising fails every
             item of the call that has no verdict yet.
-        options: see `Options` and the classes in `batchq.core.options`.
+        options: see `Options`, and the groups of `batchq.core.option_groups`.
 
     Attributes:
         name: label in logs and messages.

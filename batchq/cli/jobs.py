@@ -189,11 +189,11 @@ def _detail(record: JobRecord, now: float) -> str:
 def _account(failure: Failure, now: float) -> str:
     head = f"\nattempt {failure.attempt} failed {when(failure.at - now)}: {failure.line}"
     # A traceback keeps its lines; each of them is made harmless by itself.
-    lines = [visible_indented(line) for line in failure.line.traceback.splitlines()]
+    lines = [_visible_indented(line) for line in failure.line.traceback.splitlines()]
     return "\n".join([visible(head, 10_000) if not lines else head.rstrip(), *lines])
 
 
-def visible_indented(line: str) -> str:
+def _visible_indented(line: str) -> str:
     """Make a line of a traceback harmless, and keep how far it is indented."""
     return " " * (4 + len(line) - len(line.lstrip())) + visible(line, 1_000)
 

@@ -19,7 +19,8 @@ from msgspec.structs import force_setattr
 from batchq.core.checks import checked_wait
 from batchq.core.entry import DROPPED, Entry, Owner
 from batchq.core.numbers import NO_DELAY
-from batchq.core.options import DropPolicy, OrderOptions, RoomOptions, Special
+from batchq.core.option_groups import DropPolicy, OrderOptions, RoomOptions
+from batchq.core.options import Special
 from batchq.core.producer import Intake, Producer
 from batchq.core.result import Result
 from batchq.core.waiting import Waiting

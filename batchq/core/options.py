@@ -34,17 +34,10 @@ from batchq.core.snapshot import Snapshots
 from batchq.errors import OptionError
 
 __all__ = [
-    "BatchOptions",
-    "DropPolicy",
-    "FailureOptions",
     "Options",
-    "OrderOptions",
-    "PaceOptions",
     "PerCall",
-    "RoomOptions",
     "Settings",
     "Special",
-    "TimeOptions",
     "gather",
     "read_settings",
 ]

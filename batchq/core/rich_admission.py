@@ -18,7 +18,8 @@ from batchq.core.coalescing import Coalescing
 from batchq.core.entry import DROPPED, Entry, More
 from batchq.core.news import News
 from batchq.core.offer import Appraiser, Offer
-from batchq.core.options import DropPolicy, Settings, Special
+from batchq.core.option_groups import DropPolicy
+from batchq.core.options import Settings, Special
 from batchq.core.producer import Intake, Producer
 from batchq.core.rich_waiting import RichWaiting
 from batchq.core.saving import come_back, more_of

@@ -11,17 +11,16 @@ import pytest
 
 from batchq import BatchedQueue, Hooks, Persistence, RetryPolicy
 from batchq.core.batch import Batch
-from batchq.core.options import (
+from batchq.core.option_groups import (
     BatchOptions,
     DropPolicy,
     FailureOptions,
-    Options,
     OrderOptions,
     PaceOptions,
     RoomOptions,
     TimeOptions,
-    read_settings,
 )
+from batchq.core.options import Options, read_settings
 from batchq.errors import OptionError
 
 NAN = float("nan")

@@ -209,7 +209,7 @@ class _Books:
     entered: set[str] = attrs.field(factory=set)
 
     def enter(self, job: JobRecord) -> None:
-        email = recipient_of(job)
+        email = _recipient_of(job)
         self.stored += 1
         self.retries += max(0, job.used - 1)
         self.entered.add(email)
@@ -220,7 +220,7 @@ class _Books:
             self.lost.append(Lost(email, fault, job.id))
 
 
-def recipient_of(job: JobRecord) -> str:
+def _recipient_of(job: JobRecord) -> str:
     """Return whom a job is for, as a key."""
     payload = json.loads(job.payload)
     return str(payload["to"]).casefold()
