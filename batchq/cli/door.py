@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_URL", "existing_store", "store_options"]
 
 DEFAULT_URL: Final = "sqlite:///batchq.db"
-_SQLITE: Final = "sqlite:///"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,12 +46,12 @@ def existing_store(url: str) -> Iterator[Store]:
         Refusal: there is none; looking for jobs must not make a database, nor tables in
             somebody else's.
     """
-    if url.startswith("memory:"):
-        raise Refusal("a memory: store lives inside one process; there is nothing to look at")
-    if url.startswith(_SQLITE):
-        _check_sqlite(url, Path(url.removeprefix(_SQLITE)))
-    from batchq.stores.url import open_store
+    from batchq.stores.url import open_store, path_of
 
+    path = path_of(url)
+    if path is None:
+        raise Refusal("a memory: store lives inside one process; there is nothing to look at")
+    _check_sqlite(url, Path(path))
     with closing(open_store(url)) as store:
         yield store
 

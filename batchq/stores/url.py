@@ -16,7 +16,7 @@ from batchq.errors import OptionError
 if TYPE_CHECKING:
     from batchq.stores.base import Store
 
-__all__ = ["check_url", "open_store"]
+__all__ = ["check_url", "open_store", "path_of"]
 
 _ALLOWED: Final = "sqlite:///relative.db, sqlite:////absolute.db and memory:"
 _LATER: Final = frozenset({"redis", "rediss", "postgres", "postgresql"})
@@ -43,9 +43,21 @@ def open_store(
         StoreError: the store can't be opened; NotAStore and StoreTooNew leave its file
             as it was.
     """
-    if check_url(url) == "memory":
+    path = path_of(url)
+    if path is None:
         return _memory(durability, clock)
-    return _sqlite(url, durability, clock)
+    return _sqlite(path, durability, clock)
+
+
+def path_of(url: str) -> str | None:
+    """Return the path of the file that `url` names; None: the store lives in memory.
+
+    Raises:
+        OptionError: no such scheme or path.
+    """
+    if check_url(url) == "memory":
+        return None
+    return unquote(url.partition(":")[2].removeprefix("///"))
 
 
 def check_url(url: str) -> str:
@@ -80,11 +92,10 @@ def _memory(durability: str | None, clock: Callable[[], float] | None) -> Store:
     return MemoryStore() if clock is None else MemoryStore(clock=clock)
 
 
-def _sqlite(url: str, durability: str | None, clock: Callable[[], float] | None) -> Store:
+def _sqlite(path: str, durability: str | None, clock: Callable[[], float] | None) -> Store:
     from batchq.stores.sqlite import SqliteStore
 
-    path = url.partition(":")[2].removeprefix("///")
-    return SqliteStore(unquote(path), durability=durability or "full", clock=clock)
+    return SqliteStore(path, durability=durability or "full", clock=clock)
 
 
 def _hide(url: str) -> str:

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from batchq.cli.demo.database import url_of
 from batchq.cli.orders import STATUSES
 from batchq.core.filters import STATUSES as ALL_STATUSES
 from batchq.core.job import Group, NewJob
 from batchq.core.lifecycle import JobState
 from batchq.core.record import Beat
-from batchq.stores.url import open_store
+from batchq.stores.url import open_store, path_of
 from tests.stores.sqlite_kit import raw
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -51,6 +52,25 @@ def test_looking_for_jobs_makes_no_tables_in_somebody_elses_database(
     assert done.stderr == "batchq: places.db is a database without jobs of batchq\n"
     assert path.read_bytes() == before
     assert [found.name for found in tmp_path.iterdir()] == ["places.db"]
+
+
+@pytest.mark.parametrize("url", ["SQLITE:///jobs.db", "sqlite:///of%20today.db"])
+def test_a_url_means_the_same_file_to_the_look_before_as_to_the_store(
+    batchq: Run, tmp_path: Path, url: str
+) -> None:
+    done = batchq("stats", "--url", url)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is no database" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    for name in ("jobs.db", "of today.db"):
+        with closing(open_store(f"sqlite:///{tmp_path / name}")):
+            pass
+    assert batchq("stats", "--url", url).returncode == 0
+
+
+def test_the_url_that_a_demo_names_leads_to_its_file() -> None:
+    path = Path("/srv/100%25 of #1?.db")
+    assert path_of(url_of(path)) == str(path)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ _TRIES: Final = 1_000
 
 def url_of(path: Path) -> str:
     """Return the store's URL for a file."""
-    return f"sqlite:///{path}"
+    return f"sqlite:///{quote(str(path))}"
 
 
 def fresh_database(asked: Path | None) -> Path:
