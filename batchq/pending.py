@@ -4,8 +4,9 @@ Rule 1: it refuses, and drops nothing.
 Rule 2: the store is not asked for each job. Of the room that it told, an eighth is given
 out, within a moment, before it is asked again.
 Rule 3: the store may or may not have counted what is being stored meanwhile. No more than an
-eighth of the room, or one call's jobs, is under way at a time: so one process never goes past
-a limit, and of several each but one may, by so much. The nearer it is, the less.
+eighth of the room, and one call's jobs beside it, is under way at a time, and never more than
+the room: so one process keeps to a limit, and of several each but one may go past it, by so
+much. The nearer it is, the less.
 """
 
 from __future__ import annotations
@@ -62,8 +63,10 @@ class _Room:
         self.waiting, now = waiting, time.monotonic()
         room = self.limit - waiting
         fits = wanted <= room
-        share = min(max(room // _SHARE, wanted), room)
-        self.left = max(0, share - not_counted) if fits else 0
+        share = max(room // _SHARE, 1)
+        # Or a call for many would wait for as long as others come one by one.
+        beside = not_counted < share and not_counted + wanted <= room
+        self.left = max(0, share - not_counted, wanted * beside) if fits else 0
         self.left_until = now + _MOMENT
         self.full_until = 0.0 if fits else now + _FULL
 

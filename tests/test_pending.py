@@ -176,6 +176,30 @@ def test_each_process_but_one_may_go_past_the_limit_by_an_eighth_and_no_more(
     assert (most > limit) == (processes > 1)  # the others' part is real
 
 
+def test_a_call_for_many_comes_in_beside_those_for_one() -> None:
+    """Or it would wait until nobody stores anything, which may be never."""
+    pending = Pending(lambda _: 100)
+    assert pending.take("q", 1) == 0
+    assert pending.renew("q", 1, waiting=0, since=0)
+    assert pending.take("q", 90) == 0
+    assert pending.renew("q", 90, waiting=0, since=0)
+    pending.end("q", 90)
+    assert pending.take("q", 5) == 90
+    assert not pending.renew("q", 5, waiting=90, since=90)  # the eighth is under way
+
+
+def test_a_call_for_many_does_not_go_past_the_limit_for_those_beside_it() -> None:
+    pending = Pending(lambda _: 100)
+    assert pending.take("q", 1) == 0
+    assert pending.renew("q", 1, waiting=0, since=0)
+    assert pending.take("q", 100) == 0
+    assert not pending.renew("q", 100, waiting=0, since=0)  # the store may not have seen it
+    pending.end("q", 1)
+    assert pending.take("q", 100) == 1
+    with pytest.raises(QueueFull):
+        pending.renew("q", 100, waiting=1, since=1)
+
+
 def test_what_a_parent_has_under_way_is_not_its_childs(monkeypatch: pytest.MonkeyPatch) -> None:
     pending = Pending(lambda _: 8)
     assert pending.take("q", 1) == 0
