@@ -15,9 +15,12 @@ from collections.abc import Generator
 import pytest
 from hypothesis import settings
 
-# A shell starts what runs in the background with SIGINT ignored; tests of Ctrl-C mind that.
+# A shell starts what runs in the background with SIGINT ignored, and nohup SIGHUP; tests of
+# Ctrl-C and of a terminal that goes mind that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # No deadlines: two noisy cores make any single example slow now and then.
 settings.register_profile("dev", deadline=None, derandomize=False, max_examples=50)

@@ -204,7 +204,7 @@ def again(job: JobRecord, *, now: float) -> JobRecord:
 
 def takes_key_again(job: JobRecord, *, now: float) -> bool:
     """Tell whether an ended job that is to run again needs its key anew."""
-    if job.key is None or job.holds_key:
+    if job.key is None or job.holds_key or not job.state.final:
         return False
     return job.key_until is None or job.key_until > now
 

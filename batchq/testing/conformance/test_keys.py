@@ -154,6 +154,16 @@ def test_a_retry_takes_the_key_again_or_is_told_that_it_is_held(store: Store) ->
     assert (list(changed.ids), list(changed.answers)) == ([1, 3], [conflict, conflict])
 
 
+def test_who_waits_without_its_key_is_hastened_though_another_holds_it(store: Store) -> None:
+    stored(store, keyed(scope=KeyScope.WAITING))
+    receipt = claim_one(store)
+    stored(store, keyed(scope=KeyScope.WAITING))
+    settle_one(store, receipt, Verdict.SNOOZE, delay=60.0)
+    assert list(store.retry([1]).answers) == [Ordered.DONE]
+    assert (read(store, 1).holds_key, read(store, 2).holds_key) == (False, True)
+    assert [each.receipt.job_id for each in claim(store).jobs] == [1, 2]
+
+
 def test_a_key_whose_time_is_over_does_not_stand_in_the_way_of_a_retry(
     store: Store, clock: HandClock
 ) -> None:
