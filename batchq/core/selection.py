@@ -115,7 +115,9 @@ class Selection:
         """Count an entry out that is not PENDING any more."""
         bucket = entry.more.place
         bucket.leave(entry)
-        if not bucket.count:
+        if bucket.count:
+            self._tidy()
+        else:
             self._drop(bucket)
 
     def mark_due(self, entry: Entry[Any, Any], reason: Trigger) -> None:
@@ -142,7 +144,7 @@ class Selection:
             self._promote(entry, priority)
         else:
             entry.priority = priority
-        if bucket is not None:
+        if bucket is not None and not more.place.listed:
             self._look_at(more.place)
 
     def hold(self, entry: Entry[Any, Any]) -> None:

@@ -236,6 +236,21 @@ def test_a_bucket_that_never_empties_leaves_no_places_behind() -> None:
     assert len(line._run) + len(line._heap) < 100
 
 
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_what_comes_and_goes_while_nothing_starts_leaves_no_places_behind(
+    *, cancelled: bool
+) -> None:
+    queue = Queue(priority_levels=2, batch_size=1, coalesce_by=lambda item: item)
+    queue.batcher.pause(accept=True)
+    queue.enqueue("old", priority=1)
+    for number in range(500):
+        (entry,) = queue.enqueue("old" if not cancelled else number, priority=0)
+        if cancelled:
+            assert queue.batcher.cancel_entry(entry, 0.0)
+    line = queue.batcher.waiting._selection._ready
+    assert len(line._run) + len(line._heap) < 100
+
+
 @pytest.mark.parametrize("levels", [1, 2])
 def test_what_is_cancelled_leaves_no_dead_entries_behind(levels: int) -> None:
     queue = Queue(priority_levels=levels, batch_size=2, flush_interval=None)
