@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from typing import Any, Final
 
 import attrs
@@ -51,6 +51,8 @@ class Capacity:
     held: float = -math.inf
     _starts: list[_Start] = attrs.field(factory=list, init=False)
     _running: Counter[Hashable] = attrs.field(factory=Counter, init=False)
+    # Those of `process` too: nothing else tells of them.
+    _begun: set[CoreEntry[Any, Any]] = attrs.field(factory=set, init=False)
 
     @property
     def calls(self) -> int:
@@ -68,6 +70,7 @@ class Capacity:
         weight = math.fsum(_weight(entry) for entry in batch.entries)
         self._starts.append(_Start(now, len(batch), weight))
         self._running[batch.partition] += 1
+        self._begun.update(batch.entries)
 
     def ended(self, batch: Batch[Any]) -> None:
         """Note that it ended."""
@@ -84,14 +87,15 @@ class Capacity:
         limits = limits_of(self.options.get("rate_limit"))
         return earliest <= now and all(self._rested(limit, now) for limit in limits)
 
-    def may_start(self, entry: Entry[Any, Any], all_entries: Iterable[Entry[Any, Any]]) -> bool:
+    def may_start(self, entry: Entry[Any, Any]) -> bool:
         """Whether an entry that waits is not held up in its own partition."""
         name = _partition(entry)
         running = self._running[name]
         if self.options.get("ordered"):
+            # Nothing is enqueued for later in a history: what is delayed has begun before.
             return not running and not any(
                 each.status is EntryStatus.DELAYED and each.id < entry.id
-                for each in all_entries
+                for each in self._begun
                 if _partition(each) == name
             )
         limit = self.options.get("partition_concurrency")
@@ -119,6 +123,6 @@ def _weight(entry: CoreEntry[Any, Any]) -> float:
     return 1.0 if entry.more is None else float(entry.more.weight)
 
 
-def _partition(entry: Entry[Any, Any]) -> Hashable:
+def _partition(entry: CoreEntry[Any, Any]) -> Hashable:
     found: Hashable = None if entry.more is None else entry.more.partition
     return found

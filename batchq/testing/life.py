@@ -160,7 +160,7 @@ class Life:
         interval = math.inf if interval is None else interval
         waits = entry.status is EntryStatus.PENDING
         due = entry.attempts > 0 or entry.enqueued_at + interval <= now
-        return waits and due and self._capacity.may_start(entry, self._items)
+        return waits and due and self._capacity.may_start(entry)
 
     def _has_expired(self, entry: Entry[Any, Any], now: float) -> bool:
         timeout = self.options.get("delivery_timeout")

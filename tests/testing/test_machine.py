@@ -288,6 +288,16 @@ def test_what_holds_queues_back_is_no_fault(name: str) -> None:
     run_state_machine_as_test(right, settings=how)
 
 
+def test_an_item_that_somebody_waits_for_holds_its_partition_back_too() -> None:
+    """Its retry is delayed when the item behind it has waited for the interval."""
+    machine = machine_with(slow_and_moody, flush_interval=0.5, **PACED["ordered"])()
+    machine.somebody_waits(item=2, patience=1e9)
+    machine.flush()
+    machine.items_come(items=[0], priority=0)
+    machine.time_passes(seconds=0.5)
+    machine.teardown()
+
+
 @pytest.mark.parametrize("name", PACED)
 def test_items_that_wait_too_long_are_found_whatever_holds_them_back(
     name: str, monkeypatch: pytest.MonkeyPatch
