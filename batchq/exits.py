@@ -30,13 +30,17 @@ def fail_instead(error: BaseException, handler: str) -> None:
 
     Raises:
         JobStopped: its tasks have let themselves be stopped.
+        BaseExceptionGroup: some have, and others have failed: the errors of those.
         RuntimeError: a failure like any other.
     """
     ends: BaseException | None = error
     if isinstance(error, BaseExceptionGroup):
         ends = error.split((Exception, trio.Cancelled))[1]
-        if ends is not None and error.split((JobStopped, trio.Cancelled))[1] is None:
-            raise JobStopped("tasks of this call were stopped") from error
+        if ends is not None and ends.split(JobStopped)[1] is None:
+            others = error.split(JobStopped)[1]
+            if others is None or others.split(trio.Cancelled)[1] is None:
+                raise JobStopped("tasks of this call were stopped") from error
+            raise others
     if ends is None or (_has_interrupt(error) and _may_be_ctrl_c()):
         return
     did = f"called sys.exit({ends.code!r})" if isinstance(ends, SystemExit) else f"raised {ends!r}"

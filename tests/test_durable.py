@@ -19,6 +19,7 @@ from batchq import (
     Result,
     RetryPolicy,
     Throttled,
+    context,
 )
 from batchq.core.record import JobRecord
 from batchq.exits import ctrl_c_is_taken
@@ -320,6 +321,29 @@ async def test_a_group_of_cancellations_is_a_cancellation(
     async with manager.working():
         job = await work.enqueue()
         with pytest.raises(JobFailed, match="BatchTimeout: "):
+            await job.result(5)
+
+
+async def test_an_error_beside_tasks_that_were_stopped_is_the_error(
+    manager: QueueManager, autojump_clock: MockClock
+) -> None:
+    async def stop() -> None:
+        await trio.sleep(2)
+        context().check()
+
+    @manager.handler(timeout=1, retry=RetryPolicy(max_retries=0))
+    async def work() -> None:
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stop)
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    raise ValueError("while it was cleared away")
+
+    async with manager.working():
+        job = await work.enqueue()
+        with pytest.raises(JobFailed, match=r"^.*ExceptionGroup: .*while it was cleared away"):
             await job.result(5)
 
 

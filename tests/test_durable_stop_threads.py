@@ -156,7 +156,6 @@ def test_while_a_thread_may_notice_others_stop_and_nothing_begins() -> None:
         finally:
             cancelled.append(time.monotonic())
 
-    began = time.monotonic()
     took = stopped(
         manager,
         thread,
@@ -166,7 +165,7 @@ def test_while_a_thread_may_notice_others_stop_and_nothing_begins() -> None:
     )
     assert calls == [[0, 1]]
     assert {(job.state, job.used) for job in jobs_in(manager)} == {(JobState.PENDING, 0)}
-    assert cancelled[0] - began < time.monotonic() - began - 0.4  # with the grace, not after it
+    assert cancelled[0] < time.monotonic() - 0.4  # with the grace, not after it
     assert took < 1.2 + 5
 
 
