@@ -253,6 +253,20 @@ PLAIN: Final = (
         PUMP,
     ),
     Fault(
+        "a task makes another call though the last one has set what nobody had set",
+        "carrier.py",
+        "        if len(copy_context()) != len(self._found):",
+        "        if len(copy_context()) < len(self._found):",
+        PUMP,
+    ),
+    Fault(
+        "a task is given a batch after its call was cancelled",
+        "carrier.py",
+        "        self._cancelled = True\n",
+        "",
+        PUMP,
+    ),
+    Fault(
         "a task is given a batch after its scope was cancelled",
         "carrier.py",
         "return not self._cancelled and not (limited and self.scope.cancel_called)",

@@ -25,8 +25,6 @@ from tests.calls import Calls, Clock, batched, echo, spell
 
 PACKAGE: Final = str(Path(batchq.__file__).parent)
 
-_setting: ContextVar[str] = ContextVar("setting", default="unset")
-
 
 def tasks_of(queue: BatchedQueue[Any, Any]) -> list[trio.lowlevel.Task]:
     """Return the tasks of a queue that start and make its calls."""
@@ -34,19 +32,24 @@ def tasks_of(queue: BatchedQueue[Any, Any]) -> list[trio.lowlevel.Task]:
     return [] if found is None else [each for each in found.child_tasks if "_serve" in each.name]
 
 
-async def test_what_one_call_sets_the_next_does_not_see(autojump_clock: Clock) -> None:
-    seen: list[str] = []
+@pytest.mark.parametrize("outside", ["of the program", None])
+async def test_what_one_call_sets_the_next_does_not_see(
+    outside: str | None, autojump_clock: Clock
+) -> None:
+    setting: ContextVar[str | None] = ContextVar("setting", default=None)
+    seen: list[str | None] = []
 
     async def processor(batch: Batch[Any]) -> None:
-        seen.append(_setting.get())
-        _setting.set("of a call")
+        seen.append(setting.get())
+        setting.set("of a call")
 
-    _setting.set("outside")
+    if outside is not None:
+        setting.set(outside)
     async with batched(processor, batch_size=1, flush_interval=0) as queue:
         await queue.enqueue_many("abc")
         await queue.wait_idle()
         await queue.enqueue("d")
-    assert seen == ["outside"] * 4
+    assert seen == [outside] * 4
 
 
 async def test_calls_in_a_row_leave_no_trail_of_marks(autojump_clock: Clock) -> None:
@@ -245,6 +248,26 @@ def test_a_task_that_was_cancelled_at_rest_is_given_no_batch() -> None:
 
     for _ in range(50):  # which of the two comes first is trio's to choose
         trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+async def test_a_task_whose_call_was_cancelled_is_given_no_batch(autojump_clock: Clock) -> None:
+    """As above: it ends at its next checkpoint, and the batch would be lost."""
+
+    async def processor(batch: Batch[str]) -> None:
+        if batch[0] == "a":
+            with trio.CancelScope(shield=True):
+                await trio.sleep(2)
+
+    for _ in range(9):  # whether it ends before or after the next ones are due is trio's to choose
+        options: Any = {"batch_size": 1, "concurrency": 3, "cancel_abandoned": True}
+        async with batched(processor, **options) as queue:
+            entry = await queue.enqueue("a")
+            entries = await queue.enqueue_many(["b", "c"], delay=2)
+            await trio.sleep(1)
+            assert not entry.cancel()
+            with trio.fail_after(9):
+                for each in entries:
+                    assert (await each.wait()).success
 
 
 @attrs.define(eq=False)
