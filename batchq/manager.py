@@ -19,7 +19,7 @@ import trio
 
 from batchq.admin import Admin
 from batchq.at_work import AtWork
-from batchq.bridge import LoopThread, in_trio, run_blocking, run_to_its_end
+from batchq.bridge import LoopThread, forbid_event_loop, in_trio, run_blocking, run_to_its_end
 from batchq.core.checks import check_quantity
 from batchq.core.job import Job
 from batchq.core.job_options import JobQueueOptions
@@ -269,9 +269,10 @@ class QueueManager(Admin):
         Raises:
             OptionError: as `working`.
             RuntimeError: this is not the main thread, to which signals come; in another one
-                use `start_workers`.
+                use `start_workers`. Or an event loop runs here: use `working` under it.
             StoreError: the store can't be opened, or is broken.
         """
+        forbid_event_loop("run()", "async with manager.working()")
         chosen = self._registry.chosen(queues)
         begun = partial(self._tell_start, chosen, on_start)
         trio.run(run_until_signal, self._working(chosen), begun)

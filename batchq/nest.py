@@ -36,8 +36,13 @@ class Nest:
         """Open the nursery.
 
         Raises:
-            RuntimeError: it was opened before.
+            RuntimeError: it was opened before, or trio does not run here.
         """
+        if not trio.lowlevel.in_trio_task():
+            raise RuntimeError(
+                "a queue runs under trio; a program of asyncio writes"
+                " 'async with Portal(queue) as portal:'"
+            )
         if self._manager is not None:
             raise RuntimeError("it was entered before; make a new one")
         self._manager = trio.open_nursery()

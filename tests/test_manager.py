@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,20 @@ def test_run_is_for_the_main_thread_and_says_what_else_to_write(tmp_path: Path) 
     assert "main thread only; in another one write start_workers()" in str(error)
     manager.start_workers()  # nothing was left half begun
     manager.stop_workers()
+    manager.close()
+
+
+def test_run_is_refused_in_an_event_loop_which_it_would_block(tmp_path: Path) -> None:
+    manager = QueueManager(f"sqlite:///{tmp_path}/jobs.db")
+
+    @manager.handler
+    def work() -> None: ...
+
+    async def run() -> None:
+        manager.run(on_start=lambda _: signal.raise_signal(signal.SIGINT))
+
+    with pytest.raises(RuntimeError, match=r"block the event loop .* manager\.working\(\)"):
+        asyncio.run(run())
     manager.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import math
 import random
@@ -394,3 +395,18 @@ async def test_numbers_of_things_are_no_times(autojump_clock: Clock) -> None:
         await trio.sleep(1)
         assert await entry.result() == "a"
     assert queue.stats().enqueued == 1
+
+
+# ---- The wrong event loop
+
+
+async def test_a_queue_entered_under_asyncio_says_what_to_write() -> None:
+    queue = Queue(echo)
+
+    def enter() -> None:
+        asyncio.run(queue.__aenter__())
+
+    with pytest.raises(RuntimeError, match=r"^a queue runs under trio; .*Portal\(queue\)"):
+        await trio.to_thread.run_sync(enter)
+    async with queue:  # nothing was left half begun
+        assert await queue.process(1) == 1

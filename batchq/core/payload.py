@@ -301,6 +301,8 @@ def _shape_of(function: Callable[..., object], handler: str) -> inspect.Signatur
         found = inspect.signature(function).parameters.values()
     except (TypeError, ValueError) as error:
         raise TypeError(f"{handler} must be a function, got {function!r}: {error}") from None
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"{handler} cannot be a handler: it yields, where it must return")
     empty = inspect.Parameter.empty
     return inspect.Signature([parameter.replace(annotation=empty) for parameter in found])
 

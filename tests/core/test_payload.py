@@ -5,7 +5,15 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -322,6 +330,23 @@ def test_what_is_no_function_is_refused_at_registration(
 ) -> None:
     with pytest.raises(TypeError, match=r"^run must be a function, got 5"):
         make(5)
+
+
+def a_generator(item: int) -> Iterator[int]:
+    yield item
+
+
+async def an_async_generator(item: int) -> AsyncIterator[int]:
+    yield item
+
+
+@pytest.mark.parametrize("function", [a_generator, an_async_generator])
+@pytest.mark.parametrize("make", [call, batch])
+def test_what_yields_is_refused_at_registration(
+    make: Callable[[Any], Signature], function: Callable[..., object]
+) -> None:
+    with pytest.raises(TypeError, match=r"^run cannot be a handler: it yields"):
+        make(function)
 
 
 # ---- What a batch handler takes
