@@ -94,6 +94,15 @@ def test_nonsense_is_refused_by_name(manager: QueueManager, options: dict[str, A
         work.using(**options)
 
 
+def test_an_option_that_there_is_not_is_refused_by_name(manager: QueueManager) -> None:
+    @manager.handler
+    def work() -> None: ...
+
+    misspelt: dict[str, Any] = {"prio": "high"}
+    with pytest.raises(TypeError, match=r"^a job has no option 'prio'; there are: delay, priority"):
+        work.using(**misspelt)
+
+
 @pytest.mark.parametrize("options", [{"key": "k"}, {"expires": 8}, {"tags": ["red"]}])
 async def test_the_memory_tier_refuses_what_needs_a_store(
     manager: QueueManager, autojump_clock: MockClock, options: dict[str, Any]

@@ -117,6 +117,15 @@ class Using:
     )
 
     def changed(self, **options: Unpack[UsingOptions]) -> Using:
-        """Return these options with those that are not None in their place."""
+        """Return these options with those that are not None in their place.
+
+        Raises:
+            OptionError: a value is out of its range.
+            TypeError: there is no option of a name.
+        """
+        names = UsingOptions.__annotations__
+        for name in options:
+            if name not in names:
+                raise TypeError(f"a job has no option {name!r}; there are: {', '.join(names)}")
         given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
         return attrs.evolve(self, **given)
