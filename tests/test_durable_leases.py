@@ -301,7 +301,7 @@ async def test_a_claim_whose_answer_takes_a_lease_is_not_run(
 async def test_no_call_begins_whose_claim_took_too_long(autojump_clock: MockClock) -> None:
     """Or it runs beside others for whom its lease has run out, or is stopped and spent."""
     for _ in range(20):  # whether the pump or the watch looks first is trio's to choose
-        store, waits = WatchedStore(), [28.0]
+        store, waits = WatchedStore(), [21.0]
 
         async def late(
             call: Callable[[Group], Answers],
@@ -315,7 +315,7 @@ async def test_no_call_begins_whose_claim_took_too_long(autojump_clock: MockCloc
 
         manager, attempts = QueueManager(store, lease=30, run_sync=late), list[int]()
 
-        @manager.batch_handler(batch_size=2, flush_interval=0)
+        @manager.batch_handler(batch_size=3, flush_interval=4)  # due as it is given up
         async def work(jobs: list[Job[int]], attempts: list[int] = attempts) -> None:
             attempts.extend(job.attempt for job in jobs)
 
