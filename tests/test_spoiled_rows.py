@@ -32,6 +32,19 @@ def manager(path: Path) -> Iterator[QueueManager]:
         yield opened
 
 
+async def four_jobs(manager: QueueManager) -> list[int]:
+    """Store the jobs 0 to 3; return where their handler notes that it ran them."""
+    seen = list[int]()
+
+    @manager.handler
+    async def one(number: int) -> None:
+        seen.append(number)
+
+    for number in range(4):
+        await one.enqueue(number)
+    return seen
+
+
 async def test_a_row_that_can_not_be_read_fails_alone(manager: QueueManager, path: Path) -> None:
     seen = list[int]()
 
@@ -58,14 +71,7 @@ async def test_a_row_that_can_not_be_read_fails_alone(manager: QueueManager, pat
 async def test_a_row_in_no_known_state_or_without_a_due_time_holds_up_no_other(
     manager: QueueManager, path: Path
 ) -> None:
-    seen = list[int]()
-
-    @manager.handler
-    async def one(number: int) -> None:
-        seen.append(number)
-
-    for number in range(4):
-        await one.enqueue(number)
+    seen = await four_jobs(manager)
     raw(
         path,
         "UPDATE batchq_jobs SET due_at = NULL WHERE id = 1",
@@ -172,14 +178,7 @@ async def test_a_worker_whose_beat_is_spoiled_is_listed_without_it(
 async def test_jobs_of_a_handler_that_is_gone_wait_and_hold_nobody_up(
     manager: QueueManager, path: Path
 ) -> None:
-    seen = list[int]()
-
-    @manager.handler
-    async def one(number: int) -> None:
-        seen.append(number)
-
-    for number in range(4):
-        await one.enqueue(number)
+    seen = await four_jobs(manager)
     raw(path, "UPDATE batchq_jobs SET handler = 'gone' WHERE id < 3")
     async with manager.working():
         await until(lambda: len(seen) == 2)
