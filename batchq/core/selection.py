@@ -77,7 +77,7 @@ class Selection:
         self._ready = Turns()
         # Every bucket, from when somebody has asked for one that is not ready of its own.
         self._all = Turns()
-        self._lists_all = False
+        self._why_all: Trigger | None = None
 
     @property
     def size(self) -> int:
@@ -158,7 +158,7 @@ class Selection:
         Args:
             why: why every bucket is ready; None: only those that are of their own.
         """
-        line = self._ready if why is None else self._line_of_all()
+        line = self._ready if why is None else self._line_of_all(why)
         while (bucket := line.first()) is not None:
             if bucket.hushed is why or (why is None and not self._is_ready(bucket)):
                 bucket.listed = False
@@ -254,7 +254,7 @@ class Selection:
             self._look_at(bucket)
 
     def _list(self, bucket: SortedBucket) -> None:
-        if self._lists_all:
+        if self._why_all is not None:
             self._all.push(bucket)
         bucket.listed = False  # its place of before may be stale
         self._look_at(bucket)
@@ -275,9 +275,9 @@ class Selection:
         partition = self._partitions.get(bucket.name) if self._ordered else None
         return math.inf if partition is None else partition.barrier()
 
-    def _line_of_all(self) -> Turns:
-        if not self._lists_all:
-            self._lists_all = True
+    def _line_of_all(self, why: Trigger) -> Turns:
+        if self._why_all is not why:  # what was passed over for another reason is asked again
+            self._why_all = why
             for bucket in self._buckets.values():
                 self._all.push(bucket)
         return self._all
@@ -295,7 +295,8 @@ class Selection:
     def _drop(self, bucket: SortedBucket) -> None:
         """Let go of a bucket in which nothing waits."""
         del self._buckets[self._key(bucket.name, bucket.level)]
-        self._lists_all = self._lists_all and bool(self._buckets)
+        if not self._buckets:
+            self._why_all = None
         self._tidy()
 
     def _tidy(self) -> None:

@@ -177,6 +177,17 @@ def test_producers_who_wait_let_no_queue_spin_whose_strategy_starts_nothing() ->
     assert queue.batcher.next_deadline() == math.inf
 
 
+def test_a_drain_starts_what_a_strategy_kept_back_from_producers_who_wait() -> None:
+    queue = Queue(
+        batching_strategy=lambda _: [], max_queue_size=2, batch_size=2, flush_interval=None
+    )
+    queue.enqueue("a", "b")
+    queue.park("c")
+    assert queue.start() == []
+    queue.batcher.drain()
+    assert [list(batch) for batch in queue.start()] == [["a", "b"]]
+
+
 def test_what_a_limit_cuts_off_a_group_is_grouped_anew() -> None:
     queue = Queue(
         batching_strategy=lambda items: [items[:2], items[2:]] if "a" in items else [[items[0]]],
