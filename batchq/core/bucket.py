@@ -28,6 +28,7 @@ _MANY: Final = 64  # dead cells that are not worth a rebuild
 _by_id: Final = attrgetter("id")
 
 Line = deque[Entry[Any, Any]]
+Returned = list[Entry[Any, Any]]
 
 
 @attrs.define(eq=False)
@@ -44,7 +45,7 @@ class Bucket:
 
     interval: float
     fresh: list[Line]
-    returned: list[list[Entry[Any, Any]]]
+    returned: list[Returned]
     flushed: int = 0
     again: int = 0
     _dead: int = 0
@@ -109,17 +110,20 @@ class Bucket:
         """Take the first entries out, at most `limit`: best level first, then by id."""
         taken: list[Entry[Any, Any]] = []
         plain = not self.again and not self._dead
-        for level, line in enumerate(self.fresh):
+        # There may be many levels, most of them empty: a filter passes over those in C.
+        if not plain:
+            for line, again in filter(any, zip(self.fresh, self.returned, strict=True)):
+                taken += self._merge(line, again, limit - len(taken))
+                if len(taken) == limit:
+                    break
+            return taken
+        for line in filter(None, self.fresh):
             want = limit - len(taken)
-            if not want:
-                break
-            if not plain:
-                taken += self._merge(level, want)
-            elif len(line) <= want:
-                taken += line
-                line.clear()
-            else:
+            if len(line) > want:
                 taken += [line.popleft() for _ in range(want)]
+                break
+            taken += line
+            line.clear()
         return taken
 
     def forget(self, entry: Entry[Any, Any]) -> None:
@@ -152,9 +156,8 @@ class Bucket:
         tails = [each[-1] for each in (line, self.returned[level]) if each]
         return max(tails, key=_by_id, default=None)
 
-    def _merge(self, level: int, limit: int) -> list[Entry[Any, Any]]:
+    def _merge(self, line: Line, returned: Returned, limit: int) -> list[Entry[Any, Any]]:
         """Take from one level by id, entries that come again included."""
-        line, returned = self.fresh[level], self.returned[level]
         taken: list[Entry[Any, Any]] = []
         again = 0
         while len(taken) < limit:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
+
+import pytest
 
 from batchq.core.bucket import Bucket
 from batchq.core.entry import CANCELLED, PENDING, Entry, Owner
@@ -60,3 +63,32 @@ def test_what_comes_again_takes_its_old_place() -> None:
         bucket.put_back(each)
     assert {each.code for each in made} == {PENDING}
     assert [bucket.take(2), bucket.take(2)] == [made[:2], made[2:]]
+
+
+@pytest.mark.parametrize("spoiled", ["by nothing", "by a dead entry", "by one that comes again"])
+def test_a_batch_costs_no_more_with_many_levels_that_are_empty(spoiled: str) -> None:
+    assert calls_to_take(100, spoiled) == calls_to_take(1, spoiled)
+
+
+def calls_to_take(levels: int, spoiled: str) -> int:
+    """Count the function calls of a batch from the last level, those in C included."""
+    bucket, made, count = Bucket.of(levels, 1.0), entries(9), 0
+    for each in made:
+        each.priority = levels - 1
+    bucket.fresh[-1].extend(made)
+    if spoiled == "by a dead entry":
+        forget(bucket, made[7])
+    if spoiled == "by one that comes again":
+        bucket.put_back(bucket.fresh[-1].popleft())
+
+    def step(_: object, event: str, __: object) -> None:
+        nonlocal count
+        count += event in {"call", "c_call"}
+
+    sys.setprofile(step)
+    try:
+        taken = bucket.take(5)
+    finally:
+        sys.setprofile(None)
+    assert taken == made[:5]
+    return count
