@@ -31,7 +31,7 @@ from batchq.hooks import JobHooks, JobWatchers
 from batchq.ledger import Ledger
 from batchq.memory_tier import MemoryQueue
 from batchq.registry import Declared
-from batchq.trouble import tell_of_trouble
+from batchq.trouble import Trouble
 from batchq.wake import Wake
 from batchq.workers import Workers, Works
 
@@ -211,7 +211,7 @@ class AtWork:
             retention=self.retention,
             cleanup_interval=self.cleanup_interval,
             cares=partial(self._cares, queues),
-            on_error=partial(tell_of_trouble, JobWatchers(self.hooks), "the worker"),
+            on_error=Trouble(JobWatchers(self.hooks), "the worker").tell,
         )
 
     def _cares(self, working: Collection[str], queue: str, handler: str) -> bool:

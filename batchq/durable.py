@@ -19,7 +19,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
-from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -40,7 +39,7 @@ from batchq.queue import BatchedQueue
 from batchq.runner import Runner
 from batchq.settler import Settler
 from batchq.stop import NOTICE, Stop
-from batchq.trouble import tell_of_trouble
+from batchq.trouble import Trouble
 from batchq.work_queue import work_queue
 
 __all__ = ["DurableQueue"]
@@ -76,7 +75,7 @@ class DurableQueue:
         self._handlers = {name: each for each in handlers for name in each.names}
         self._guard = guard
         self._stop = Stop()
-        failed = partial(tell_of_trouble, watchers, f"queue {options.name!r}")
+        failed = Trouble(watchers, f"queue {options.name!r}").tell
         self._leases = Leases(ledger, options.lease, on_fate=self._stop_jobs, on_error=failed)
         self._suspects = suspects or SuspectPlace()
         self._feeder = self._new_feeder(ledger, failed)

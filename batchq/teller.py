@@ -9,12 +9,10 @@ again and again once a minute.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
-import trio
 
 from batchq.core.answers import read_answer
 from batchq.core.batch import Batch
@@ -25,6 +23,7 @@ from batchq.core.retry import error_of, said
 from batchq.core.splitting import Judged
 from batchq.errors import HookError
 from batchq.hooks import Watchers
+from batchq.repeats import Repeats
 
 __all__ = ["Teller", "results_of"]
 
@@ -32,25 +31,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 logger = logging.getLogger("batchq")
-
-_WARN_EVERY: Final = 60.0  # seconds between two warnings of one kind
-
-
-@attrs.define(eq=False)
-class _Warnings:
-    """How often something has happened since the log was last told of it."""
-
-    _at: float = -math.inf
-    _count: int = 0
-
-    def due(self, count: int = 1) -> int:
-        """Note that it has happened; return how often the log is to be told of; 0: not now."""
-        self._count += count
-        now = trio.current_time()
-        if now - self._at < _WARN_EVERY:
-            return 0
-        told, self._at, self._count = self._count, now, 0
-        return told
 
 
 @attrs.define(eq=False)
@@ -70,8 +50,7 @@ class Teller(Generic[T, R]):
     of_entries: bool = False
     _size: int = 0
     _idle: bool = True
-    _drops: _Warnings = attrs.field(factory=_Warnings)
-    _errors: dict[type, _Warnings] = attrs.field(factory=dict)
+    _repeats: Repeats = attrs.field(factory=Repeats)
 
     def __attrs_post_init__(self) -> None:
         if not self.watchers.on_error:
@@ -156,13 +135,13 @@ class Teller(Generic[T, R]):
         watchers.tell(watchers.on_batch_complete, batch, results[: len(batch)])
 
     def _warn_of_drops(self, count: int) -> None:
-        if told := self._drops.due(count):
+        if told := self._repeats.due("drops", count):
             logger.warning("queue %r is full: %d items dropped", self.name, told)
 
     def _warn_of_error(self, error: Exception) -> None:
         if isinstance(error, HookError):
             return  # the log was told of it where it was raised
-        told = self._errors.setdefault(type(error), _Warnings()).due()
+        told = self._repeats.due(type(error))
         if told:
             kind, again = type(error).__name__, "" if told == 1 else f" ({told} of them)"
             logger.warning(

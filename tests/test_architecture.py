@@ -42,7 +42,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings": CORE,
     "call_context": CORE,
     "handle": CORE,
-    "teller": CORE | {"hooks"},
+    "repeats": set(),  # how often something was, for the log
+    "teller": CORE | {"hooks", "repeats"},
     "marks": set(),
     "carrier": CORE | {"marks"},
     "pump": CORE | {"hooks", "handle", "teller", "marks", "carrier"},
@@ -68,7 +69,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ledger": ENGINE | {"nest", "stores"},
     # What all parts of a durable queue share: when it ends, and what it does about errors.
     "stop": set(),
-    "trouble": CORE | {"hooks"},
+    "trouble": CORE | {"hooks", "repeats"},
     "leases": CORE | {"ledger", "trouble"},
     "guard": {"handler", "leases"},
     "wake": CORE | {"ledger"},

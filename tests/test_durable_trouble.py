@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -116,6 +117,41 @@ async def test_a_store_that_fails_is_asked_less_and_less_often(
         await work.enqueue()
         await trio.sleep(1)
     assert jobs_in(store)[0].state is JobState.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (StoreFull("no space"), "queue 'work': the store could not do it{}: no space"),
+        (ZeroDivisionError("a bug"), "queue 'work' goes on after an error{}"),
+    ],
+    ids=["store", "bug"],
+)
+async def test_the_log_is_told_of_an_error_once_a_minute_and_how_often_it_was(
+    error: Exception,
+    line: str,
+    store: WatchedStore,
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told = list[Exception]()
+    manager = QueueManager(store, hooks=JobHooks(on_store_error=told.append, on_error=told.append))
+
+    @manager.handler
+    async def work() -> None: ...
+
+    store.refuses = lambda _: error
+    async with manager.working():
+        await trio.sleep(50)
+        first = [record.getMessage() for record in caplog.records if record.name == "batchq"]
+        assert first == [line.format("")]
+        await trio.sleep(20)
+        caplog.clear()
+        await trio.sleep(60)
+        [again] = [record.getMessage() for record in caplog.records if record.name == "batchq"]
+    found = re.fullmatch(line.format(r" \((\d+) times since the last such line\)"), again)
+    assert found is not None
+    assert len(told) > int(found[1]) >= 60 / (5.0 * 1.5)  # the hooks are told of each
 
 
 async def test_a_broken_store_ends_the_block_with_that_very_error(
