@@ -51,7 +51,7 @@ async def each_chunk(
 
 @contextmanager
 def saying(stored: Callable[[Sequence[object]], Sequence[object] | int]) -> Iterator[None]:
-    """Let an error say what was stored before it: one of the user's items in a note.
+    """Let an error say in a note how much was stored before it; one of ours says what.
 
     Args:
         stored: gets the handles of what a queue took of the last jobs; returns what to say,
@@ -59,11 +59,10 @@ def saying(stored: Callable[[Sequence[object]], Sequence[object] | int]) -> Iter
     """
     try:
         yield
-    except BatchqError as error:
-        error.stored = stored(error.entries if isinstance(error, QueueError) else ())
-        raise
     except Exception as error:  # the iterable is the user's code
-        before = stored(())
+        before = stored(error.entries if isinstance(error, QueueError) else ())
+        if isinstance(error, BatchqError):
+            error.stored = before
         number = before if isinstance(before, int) else len(before)
         error.add_note(f"{number} jobs were stored before this")
         raise

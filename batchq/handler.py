@@ -350,7 +350,8 @@ class BatchHandler(AnyHandler[R], Generic[P, R]):
         Raises:
             BatchqError: as `enqueue`; its `stored` has the handles of what was stored
                 before.
-            Exception: whatever `items` raises; a note says how many jobs were stored before.
+            Exception: whatever `items` raises. A note of each error says how many jobs were
+                stored before.
         """
         stored: list[JobHandle[R]] = []
         with saying(lambda more: [*stored, *more]):

@@ -243,7 +243,10 @@ async def test_store_many_takes_an_async_iterable_too(store: WatchedStore, send:
     with pytest.raises(PayloadError) as caught:
         await send.store_many(broken())
     assert caught.value.stored == 1_000
-    assert caught.value.__notes__ == ["it is item number 1200, counted from 0"]
+    assert caught.value.__notes__ == [
+        "it is item number 1200, counted from 0",
+        "1000 jobs were stored before this",
+    ]
 
 
 def test_store_many_sync_does_the_same(store: WatchedStore, send: Send) -> None:
@@ -277,12 +280,14 @@ async def test_an_error_half_way_tells_what_was_stored_before(
         await send.enqueue_many(emails)
     handles: Any = caught.value.stored
     assert [handle.id for handle in handles] == list(range(1, 2_001))
-    if trouble == "payload":
-        assert caught.value.__notes__ == ["it is item number 2200, counted from 0"]
+    notes = ["it is item number 2200, counted from 0"] if trouble == "payload" else []
+    notes.append("2000 jobs were stored before this")
+    assert caught.value.__notes__ == notes
     store.groups.clear()
     with pytest.raises(kind) as again:
         await send.store_many(emails)
     assert again.value.stored == 2_000
+    assert again.value.__notes__ == notes
 
 
 async def test_an_error_of_the_items_tells_how_many_jobs_were_stored_before(send: Send) -> None:
