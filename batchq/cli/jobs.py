@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from batchq.cli.door import existing_store, store_options
-from batchq.cli.orders import STATUSES, cancel, retry
+from batchq.cli.orders import STATUSES, JobId, cancel, retry
 from batchq.cli.refusal import Refusal
 from batchq.cli.table import table, visible, when
 
@@ -101,7 +101,7 @@ job.add_command(retry)
 
 
 @job.command()
-@click.argument("job_id", type=click.IntRange(min=1), metavar="ID")
+@click.argument("job_id", type=JobId(), metavar="ID")
 @store_options
 def show(*, job_id: int, url: str, as_json: bool) -> None:
     """Show all about one job, and how its attempts failed.

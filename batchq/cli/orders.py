@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from batchq.core.record import JobFilter, Outcome
     from batchq.stores.base import Store
 
-__all__ = ["STATUSES", "cancel", "clean", "queue", "retry"]
+__all__ = ["STATUSES", "JobId", "cancel", "clean", "queue", "retry"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -65,12 +65,34 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic for its c
         return seconds
 
 
+class JobId(click.ParamType):  # type: ignore[type-arg]  # generic for its checker only
+    """What a job is named by."""
+
+    name = "id"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's signature
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> int:
+        """Read it."""
+        try:
+            number = int(value)
+        except ValueError:
+            number = 0
+        if number < 1:
+            words = "is no job's id: it is a whole number from 1, as `batchq jobs` lists them"
+            self.fail(f"{value!r} {words}", param, ctx)
+        return number
+
+
 def _which(command: F) -> F:
     """Give a command ids, and the options that say which jobs are meant."""
     for option in (
         click.option("--queue", metavar="NAME", help="All jobs of this queue."),
         click.option("--status", type=click.Choice(STATUSES), help="All jobs that are so."),
-        click.argument("ids", type=click.IntRange(min=1), nargs=-1, metavar="[ID]..."),
+        click.argument("ids", type=JobId(), nargs=-1, metavar="[ID]..."),
     ):
         command = option(command)
     return command
