@@ -30,12 +30,11 @@ from batchq.core.depth import MAX_DEPTH
 from batchq.core.numbers import LONGEST_WAIT
 from batchq.core.record import JobFilter
 from tests.jobs import jobs_in, store_of, work_off
-from tests.stores.sqlite_kit import forked, succeeded
+from tests.stores.sqlite_kit import NOBODY, forked, succeeded
 
 # A forked child runs nothing of the test but what it is given.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
-NOBODY: Final = 65534
 MIB: Final = 2**20
 
 

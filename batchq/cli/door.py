@@ -59,7 +59,7 @@ def existing_store(url: str) -> Iterator[Store]:
 def _check_sqlite(url: str, path: Path) -> None:
     import sqlite3
 
-    if not path.is_file():
+    if not _is_file(path):
         raise Refusal(
             f"there is no database {path} (--url {url}); name yours by --url, as"
             " --url sqlite:///batchq-demo.db after `batchq demo`"
@@ -79,3 +79,10 @@ def _check_sqlite(url: str, path: Path) -> None:
         ) from error
     if found is None:
         raise Refusal(f"{path} is a database without jobs of batchq")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:  # a folder that must not be entered
+        raise Refusal(f"cannot look at {path}: {error.strerror}", exit_code=1) from error

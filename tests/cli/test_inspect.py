@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sqlite3
 import subprocess
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from batchq.cli.demo.database import url_of
+from batchq.cli.door import existing_store
 from batchq.cli.orders import STATUSES
+from batchq.cli.refusal import Refusal
 from batchq.core.filters import STATUSES as ALL_STATUSES
 from batchq.core.job import Group, NewJob
 from batchq.core.lifecycle import JobState
 from batchq.core.record import Beat
+from batchq.errors import StoreError
 from batchq.stores.url import open_store, path_of
-from tests.stores.sqlite_kit import raw
+from tests.stores.sqlite_kit import NOBODY, forked, raw, succeeded
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -90,6 +96,31 @@ def test_a_url_that_leads_nowhere_is_one_line(
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert said in done.stderr
+
+
+def test_a_database_that_this_user_may_not_write_to_is_said_to_be_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder := tmp_path / "folder").mkdir()
+    with closing(open_store(f"sqlite:///{folder / 'jobs.db'}")) as store:
+        store.commit(Group(enqueue=[NewJob("mail", "send", b"1")]))
+    (folder / "jobs.db").chmod(0o644)
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    opened = partial(existing_store, "sqlite:///folder/jobs.db")
+
+    def child(mode: int, kind: type[Exception], said: str) -> None:
+        folder.chmod(mode)
+        if os.getuid() == 0:
+            os.setuid(NOBODY)  # root may write anywhere
+        with pytest.raises(kind, match=re.escape(said)), opened():
+            pass
+
+    reason = f"SQLite writes even to read, and this user may not write to {folder}"
+    assert succeeded(forked(partial(child, 0o555, StoreError, reason)))
+    shut = "cannot look at folder/jobs.db: Permission denied"
+    assert succeeded(forked(partial(child, 0o000, Refusal, shut)))
+    folder.chmod(0o755)
 
 
 def test_stats_counts_every_job_however_many(batchq: Run, tmp_path: Path) -> None:

@@ -8,6 +8,9 @@ import traceback
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Final
+
+NOBODY: Final = 65534  # whom root becomes to be refused anything
 
 
 def forked(child: Callable[[], object]) -> int:

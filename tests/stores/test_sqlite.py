@@ -26,12 +26,11 @@ from batchq.errors import (
 )
 from batchq.stores.sqlite import SqliteStore, admin, claiming
 from batchq.testing.conformance.kit import claim_ids, enqueue, job
-from tests.stores.sqlite_kit import forked, raw, succeeded
+from tests.stores.sqlite_kit import NOBODY, forked, raw, succeeded
 
 # Children of these tests run no test code after the fork but what is given to them.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
-NOBODY: Final = 65534
 READINGS: Final = ("scheduled", "retrying", "stalled")
 
 

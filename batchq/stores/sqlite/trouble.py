@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from batchq.errors import StoreBroken, StoreBusy, StoreError, StoreFull
@@ -17,6 +19,7 @@ _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQ
 _FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM})
 # A full disk shows itself so where the WAL's index has to grow; nothing is written then.
 _FULL_IO: Final = frozenset({sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_NOMEM})
+_SHUT: Final = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM})
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 RESCUE: Final = (
@@ -45,7 +48,7 @@ def store_error(error: sqlite3.Error | MemoryError, path: str) -> StoreError:
         return StoreBroken(
             f"{path} can't be trusted any more ({error}): stop, see to the disk, start again"
         )
-    return StoreError(f"{path}: {error}")
+    return StoreError(f"{path}: {error}{_what_is_shut(path) if code & 0xFF in _SHUT else ''}")
 
 
 def os_trouble(error: OSError, asked: str) -> StoreError:
@@ -71,3 +74,15 @@ def translated(path: str) -> Iterator[None]:
 def _code(error: sqlite3.Error) -> int:
     # The module's own complaints (a closed connection, a wrong parameter) carry no code.
     return getattr(error, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR
+
+
+def _what_is_shut(path: str) -> str:
+    """Say what of a database this user may not write to, if that is the reason."""
+    shut = [
+        str(place.absolute())
+        for place in (Path(path).parent, Path(path))
+        if os.access(place, os.F_OK) and not os.access(place, os.R_OK | os.W_OK)
+    ]
+    if not shut:
+        return ""
+    return f"; SQLite writes even to read, and this user may not write to {' and '.join(shut)}"
