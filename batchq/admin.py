@@ -215,12 +215,12 @@ class Admin:
 
     async def failed(self, queue: str | None = None, *, limit: int = 100) -> list[JobRecord]:
         """List what failed, the youngest first: the dead letters of a queue, or of all."""
-        where = JobFilter(status=JobState.FAILED.value, queue=queue)
+        where = JobFilter(status=JobState.FAILED, queue=queue)
         return await self.jobs(where, limit=limit, newest_first=True)
 
     def failed_sync(self, queue: str | None = None, *, limit: int = 100) -> list[JobRecord]:
         """Do the same, blocking."""
-        where = JobFilter(status=JobState.FAILED.value, queue=queue)
+        where = JobFilter(status=JobState.FAILED, queue=queue)
         return self.jobs_sync(where, limit=limit, newest_first=True)
 
     async def stats(self) -> StoreStats:

@@ -49,7 +49,8 @@ async def test_orders_take_ids_handles_and_filters(
     outcome = await manager.retry(JobFilter(status="cancelled"))
     assert (outcome.answers, outcome.counts) == ([], {DONE: 2})
     assert (await manager.cancel(third)).done == 1
-    assert [job.id for job in await manager.jobs(JobFilter(status="pending"))] == [1, 2]
+    for status in ("pending", JobState.PENDING):
+        assert [job.id for job in await manager.jobs(JobFilter(status=status))] == [1, 2]
     assert [job.id for job in await manager.jobs(newest_first=True, limit=2)] == [3, 2]
     with pytest.raises(UnknownJob, match="no job 99"):
         await manager.get(99)
@@ -164,7 +165,6 @@ BAD_FILTERS: list[tuple[Any, str]] = [
         JobFilter(status="nope"),
         f"status must be one of {', '.join(STATUSES)}, or None, got 'nope'",
     ),
-    (JobFilter(status=JobState.FAILED), "status must be one of"),  # type: ignore[arg-type]
     (JobFilter(status=["failed"]), "status must be one of"),  # type: ignore[arg-type]
     (JobFilter(queue=7), "queue must be a text, or None, got 7"),  # type: ignore[arg-type]
     (JobFilter(tag=b"red"), "tag must be a text, or None"),  # type: ignore[arg-type]

@@ -318,6 +318,10 @@ class Cleaned(msgspec.Struct, frozen=True):
     next: int | None
 
 
+def _word(status: str | JobState | None) -> str | None:
+    return status.value if isinstance(status, JobState) else status
+
+
 @attrs.frozen(kw_only=True)
 class JobFilter:
     """Which jobs are meant; what is None does not restrict.
@@ -325,7 +329,8 @@ class JobFilter:
     A manager refuses one that says what no job could be. To a store it means no job.
 
     Attributes:
-        status: a stored state, or a reading of it: scheduled, retrying, stalled.
+        status: a stored state, as a `JobState` or its word, or a reading of it: scheduled,
+            retrying, stalled.
         queue: the queue's name.
         handler: the handler's name.
         tag: one of its tags.
@@ -338,7 +343,7 @@ class JobFilter:
         ended_before: it ended before then [s, store clock].
     """
 
-    status: str | None = None
+    status: str | None = attrs.field(default=None, converter=_word)
     queue: str | None = None
     handler: str | None = None
     tag: str | None = None
