@@ -250,7 +250,8 @@ class QueueManager(Admin):
                 None for its own. None: all.
 
         Raises:
-            OptionError: there is no such queue, or no handler at all.
+            OptionError: there is no such queue, or no handler at all; or the annotations of a
+                handler name what is not defined, or no type of JSON.
         """
         return self._working(self._registry.chosen(queues))
 

@@ -150,8 +150,8 @@ class Registry:
         """Return the queues to work on, each with its own concurrency or None.
 
         Raises:
-            OptionError: there is no queue of that name, or none at all.
-            TypeError: a handler's annotations name what is not defined, or no type of JSON.
+            OptionError: there is no queue of that name, or none at all; or a handler's
+                annotations name what is not defined, or no type of JSON.
         """
         with_handlers = {name for name, queue in self.queues.items() if queue.handlers}
         if queues is None:
@@ -169,7 +169,7 @@ class Registry:
             if slots is not None:
                 attrs.evolve(self.queues[name].options, concurrency=slots)  # checks it
             for handler in self.queues[name].handlers:
-                handler.signature.resolve()
+                _resolve(handler.signature)
         if not wanted:
             why = "no handler is registered" if queues is None else "queues names none"
             raise OptionError(f"there is nothing to work on: {why}; there are: {there}")
@@ -246,6 +246,13 @@ class Registry:
             batching = {key: settings[key] for key in _GATHERING}
             queue.options = attrs.evolve(queue.options, **batching)
         return queue
+
+
+def _resolve(signature: Signature) -> None:
+    try:
+        signature.resolve()
+    except TypeError as error:
+        raise OptionError(f"module {signature.module!r}: {error}") from error
 
 
 def _check_known(options: Mapping[str, Any], known: type) -> None:

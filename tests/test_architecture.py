@@ -132,6 +132,8 @@ NOT_IN_CORE = {
 BROAD_EXCEPT: dict[tuple[str, str], str] = {
     ("bulk.py", "saying"): "the iterable is the user's code",
     ("core/attempt.py", "Judge._may_retry"): "the retry check is the user's code",
+    ("core/payload.py", "Signature._decode_value"): "an annotation is the user's code",
+    ("core/payload.py", "Signature._parameters"): "an annotation is the user's code",
     ("core/payload.py", "Signature._tried"): "a type's own checks are the user's code",
     ("core/payload.py", "Signature.encode"): "a type's own checks are the user's code",
     ("core/retry.py", "said"): "an error's own __str__ is the user's code",

@@ -15,25 +15,25 @@ from __future__ import annotations
 import functools
 import inspect
 import traceback
-from collections.abc import (
-    Awaitable,
-    Callable,
-    Collection,
-    Coroutine,
-    Iterable,
-    Mapping,
-    Sequence,
-)
-from types import NoneType, SimpleNamespace, UnionType
-from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
 
 import attrs
 import msgspec
 
+from batchq.core.annotations import (
+    either,
+    hints,
+    inside,
+    kind,
+    listed,
+    members,
+    module_of,
+    values,
+)
 from batchq.core.depth import MAX_DEPTH, depth
 from batchq.core.finite import not_finite
 from batchq.core.job import Job
-from batchq.core.result import Result
 from batchq.errors import PayloadError
 
 __all__ = ["MAX_PAYLOAD", "Signature"]
@@ -43,8 +43,6 @@ D = TypeVar("D")
 
 MAX_PAYLOAD: Final = 1_048_576  # 1 MiB [bytes]
 
-_LISTS: Final = frozenset({list, Sequence, Collection, Iterable})
-_WAITED_FOR: Final = frozenset({Awaitable, Coroutine})
 _STARS: Final = frozenset({inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD})
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -107,6 +105,11 @@ class Signature:
     def wants_jobs(self) -> bool:
         """Whether a batch handler is annotated to take `Job`s instead of bare payloads."""
         return self._items[1]
+
+    @property
+    def module(self) -> str:
+        """The module that the names in the annotations are looked for in."""
+        return module_of(self._function)
 
     def resolve(self) -> None:
         """Resolve the annotations now, rather than at first use.
@@ -238,10 +241,10 @@ class Signature:
     @functools.cached_property
     def _decode_value(self) -> Callable[[bytes], Any]:
         try:
-            returned = _hints(self._function, {"return"}).get("return", Any)
-            type_ = _either(_values(returned, batch=self._batch))
+            returned = hints(self._function, {"return"}).get("return", Any)
+            type_ = either(values(returned, batch=self._batch))
             return msgspec.json.Decoder(type_).decode
-        except (AttributeError, NameError, SyntaxError, TypeError):
+        except Exception:  # an annotation is the user's code
             return msgspec.json.Decoder().decode
 
     @functools.cached_property
@@ -252,14 +255,14 @@ class Signature:
         name = next(iter(self._shape.parameters))
         annotation = self._parameters().get(name, Any)
         try:
-            items = [item for each in _members(annotation) for item in _listed(each)]
+            items = [item for each in members(annotation) for item in listed(each)]
         except TypeError:
             raise TypeError(
                 f"{self.handler} takes a list of items: annotate {name!r} as list[Item] or"
                 f" list[Job[Item]], not {annotation!r}"
             ) from None
-        payloads = [_inside(item, Job) for item in items]
-        return _either(payloads), any(_kind(item) is Job for item in items)
+        payloads = [inside(item, Job) for item in items]
+        return either(payloads), any(kind(item) is Job for item in items)
 
     def _arguments(self) -> type[msgspec.Struct]:
         """Make a type for the object of a plain handler's arguments.
@@ -282,11 +285,12 @@ class Signature:
 
     def _parameters(self) -> dict[str, object]:
         try:
-            return _hints(self._function, set(self._shape.parameters))
+            return hints(self._function, set(self._shape.parameters))
         except NameError as error:
             raise self._undefined(error) from error
-        except (AttributeError, SyntaxError, TypeError) as error:
-            raise TypeError(f"{self.handler} has annotations that mean nothing: {error}") from error
+        except Exception as error:  # an annotation is the user's code
+            said = f"{type(error).__name__}: {error}"
+            raise TypeError(f"{self.handler} has annotations that mean nothing: {said}") from error
 
     def _undefined(self, error: NameError) -> TypeError:
         return TypeError(
@@ -305,77 +309,3 @@ def _shape_of(function: Callable[..., object], handler: str) -> inspect.Signatur
         raise TypeError(f"{handler} cannot be a handler: it yields, where it must return")
     empty = inspect.Parameter.empty
     return inspect.Signature([parameter.replace(annotation=empty) for parameter in found])
-
-
-def _hints(function: Callable[..., object], names: set[str]) -> dict[str, object]:
-    """Resolve some of a function's annotations, and none that nobody asked for."""
-    found: Any = inspect.unwrap(function)
-    while isinstance(found, functools.partial):
-        found = inspect.unwrap(found.func)
-    if not hasattr(found, "__globals__"):  # an object with a __call__
-        found = inspect.unwrap(type(found).__call__)
-    annotations = getattr(found, "__annotations__", {})
-    wanted = {name: hint for name, hint in annotations.items() if name in names}
-    of_names = SimpleNamespace(__annotations__=wanted)
-    globals_ = getattr(found, "__globals__", {})
-    return get_type_hints(of_names, globalns=globals_, include_extras=True)
-
-
-def _kind(type_: object) -> object:
-    return get_origin(type_) or type_
-
-
-def _members(type_: object) -> Sequence[object]:
-    """Return the types of a union; of anything else, itself."""
-    return get_args(type_) if _kind(type_) in (Union, UnionType) else (type_,)
-
-
-def _either(types: Sequence[object]) -> object:
-    return Union[tuple(types)] if types else Any  # noqa: UP007  # made at run time
-
-
-def _inside(type_: object, box: type) -> object:
-    """Return what a `box[T]` holds; of anything else, itself."""
-    if _kind(type_) is not box:
-        return type_
-    return next(iter(get_args(type_)), Any)
-
-
-def _listed(annotation: object) -> Sequence[object]:
-    """Return what a list of a batch may hold.
-
-    Raises:
-        TypeError: it is no list.
-    """
-    if annotation is Any:
-        return (Any,)
-    if _kind(annotation) not in _LISTS:
-        raise TypeError
-    return _members(next(iter(get_args(annotation)), Any))
-
-
-def _values(returned: object, *, batch: bool) -> list[object]:
-    """Return what values a function may give for one job, by its return annotation."""
-    found: list[object] = []
-    for each in _members(returned):
-        inside = get_args(each)
-        if _kind(each) in _WAITED_FOR and inside:
-            found += _values(inside[-1], batch=batch)
-        elif not batch:
-            found.append(_inside(each, Result))
-        elif each is not NoneType:
-            answers = [one for one in _members(_answer(each)) if not _is_error(one)]
-            found += [_inside(one, Result) for one in answers]
-    return found
-
-
-def _answer(returned: object) -> object:
-    """Return what a batch handler answers for one item: its list's, or its mapping's."""
-    inside = get_args(returned)
-    listed = _kind(returned) in {*_LISTS, tuple, dict, Mapping}
-    variable = [each for each in inside if each is not Ellipsis]
-    return variable[-1] if listed and variable else Any
-
-
-def _is_error(type_: object) -> bool:
-    return isinstance(type_, type) and issubclass(type_, BaseException)

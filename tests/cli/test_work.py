@@ -275,6 +275,21 @@ def test_supervised_workers_that_cannot_begin_are_not_started_again(app: Path, b
     assert "another starts" not in done.stderr
 
 
+@pytest.mark.parametrize("more", [(), ("--processes", "1")])
+def test_annotations_that_mean_nothing_are_one_line_and_start_nothing_again(
+    app: Path, batchq: Run, more: tuple[str, ...]
+) -> None:
+    module = MODULE.replace("def note(text: str)", "def note(text: Missing)")
+    (app / "myapp.py").write_text("from __future__ import annotations\n" + module)
+    done = batchq("work", "myapp", *more)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        "batchq: module 'myapp': note is annotated with 'Missing', which is not defined: import"
+        " or define it at the top level of its module, and not for type checkers only"
+    )
+    assert "Traceback" not in done.stderr
+
+
 def test_an_unknown_queue_is_one_line(app: Path, batchq: Run) -> None:
     done = batchq("work", "myapp:manager", "-q", "nope")
     assert done.returncode == 2

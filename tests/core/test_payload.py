@@ -18,7 +18,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import cache, partial, wraps
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict
 from uuid import UUID
 
 import attrs
@@ -511,12 +511,21 @@ def test_a_name_that_is_not_defined_is_an_error_at_first_use_that_names_it(
 def nonsense(one: sys.nothing) -> None: ...  # type: ignore[name-defined]
 
 
+NOTHING: Final[tuple[Any, ...]] = ()
+
+
+def raising(one: NOTHING[0]) -> NOTHING[0]: ...  # type: ignore[valid-type]
+
+
 def two_dicts(one: Letter | dict[str, int]) -> None: ...
 
 
 def test_an_annotation_that_is_no_type_of_json_is_an_error_that_says_so() -> None:
     with pytest.raises(TypeError, match=r"^run has annotations that mean nothing: .*'nothing'"):
         call(nonsense).resolve()
+    with pytest.raises(TypeError, match=r"^run has annotations that mean nothing: IndexError: "):
+        call(raising).resolve()
+    assert call(raising).decode_value(b"7") == 7
     with pytest.raises(TypeError, match=r"^run takes what is no type of JSON: Type unions may not"):
         call(two_dicts).resolve()
 
