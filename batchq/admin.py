@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
@@ -123,6 +123,25 @@ class Admin:
     def retry_sync(self, jobs: Jobs) -> Outcome:
         """Do the same, blocking."""
         return self._drive_sync(self._retry(jobs), "retry")
+
+    async def delete(self, jobs: Jobs) -> Outcome:
+        """Delete jobs that ended, with what is kept of their failures.
+
+        Refused are those that have not ended: cancel them first; and those whose key still
+        keeps others away for a time.
+
+        Args:
+            jobs: an id, a handle, several of them, or a `JobFilter`.
+
+        Raises:
+            TypeError, OptionError: as of `cancel`.
+            StoreError: it was not done; of a filter's jobs, not to the end.
+        """
+        return await self._drive(_each(jobs, _delete))
+
+    def delete_sync(self, jobs: Jobs) -> Outcome:
+        """Do the same, blocking."""
+        return self._drive_sync(_each(jobs, _delete), "delete")
 
     async def pause(self, queue: str) -> None:
         """Let nothing of a queue be claimed, by any process, until `resume`.
@@ -264,9 +283,13 @@ class Admin:
         if queue is not None:
             check_name("a queue's name", queue)
         retention = dict.fromkeys(ends(states), checked_wait("grace", grace))
+
+        def step(store: Store, *, after: int) -> Cleaned:
+            return store.clean(retention, queue=queue, after=after)
+
         deleted, after = 0, 0
         while True:
-            cleaned: Cleaned = yield partial(_step, retention=retention, queue=queue, after=after)
+            cleaned: Cleaned = yield partial(step, after=after)
             deleted += cleaned.deleted
             if cleaned.next is None:
                 return deleted
@@ -320,10 +343,11 @@ def _each(jobs: Jobs, order: _Order) -> _Steps[Outcome]:
     return Outcome(answers=answers, counts=dict(counts), asked=asked)
 
 
-def _step(
-    store: Store, *, retention: Mapping[JobState, float], queue: str | None, after: int
-) -> Cleaned:
-    return store.clean(retention, queue=queue, after=after)
+def _delete(store: Store, *, which: Sequence[int] | JobFilter, after: int) -> Changed:
+    if not isinstance(which, JobFilter):
+        return Changed(which, store.delete(which))
+    found = [job.id for job in store.find(which, after=after, limit=_AT_ONCE)]
+    return Changed(found, store.delete(found), found[-1] if len(found) == _AT_ONCE else None)
 
 
 def _page(

@@ -65,8 +65,22 @@ async def test_a_filter_of_thousands_is_worked_off(
             nursery.start_soon(enqueue, manager, number)
     assert (await manager.cancel(JobFilter(queue="work"))).counts == {DONE: 2_100}
     assert len((await manager.cancel(range(1, 2_101))).answers) == 2_100
-    assert await manager.clean(grace=0) == 2_100
+    assert (await manager.delete(JobFilter(last_id=2_050))).counts == {DONE: 2_050}
+    assert await manager.clean(grace=0) == 50
     assert await manager.jobs() == []
+
+
+async def test_jobs_that_ended_are_deleted_and_no_others(
+    store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    manager = a_manager(store)
+    first, second, third = await enqueue(manager, 1, 2, 3)
+    await manager.cancel([first, second])
+    outcome = await manager.delete([first, 1, third, 99])
+    assert list(outcome.answers) == [DONE, UNKNOWN, REFUSED, UNKNOWN]
+    counts = {JobState.PENDING: 1, JobState.CANCELLED: 1}
+    assert (await manager.stats()).queues == {"work": counts}
+    assert [job.id for job in await manager.jobs()] == [2, 3]
 
 
 async def test_a_running_job_is_stopped_at_once_where_it_runs(
@@ -270,6 +284,7 @@ def test_each_order_has_a_twin_without_an_event_loop(tmp_path: Path) -> None:
     assert [each.id for each in manager.jobs_sync()] == [1]
     assert manager.failed_sync() == []
     assert manager.clean_sync(grace=0) == 0
+    assert list(manager.delete_sync(job).answers) == [REFUSED]
     manager.close()
 
 

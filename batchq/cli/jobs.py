@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from batchq.cli.door import existing_store, store_options
-from batchq.cli.orders import STATUSES, JobId, cancel, retry
+from batchq.cli.orders import STATUSES, JobId, cancel, delete, retry
 from batchq.cli.refusal import Refusal
 from batchq.cli.table import table, visible, when
 
@@ -87,7 +87,7 @@ class _Job(click.Group):
 
 @click.group(cls=_Job)
 def job() -> None:
-    """Show, cancel or retry jobs.
+    """Show, cancel, retry or delete jobs.
 
     \b
     Example:
@@ -98,6 +98,7 @@ def job() -> None:
 
 job.add_command(cancel)
 job.add_command(retry)
+job.add_command(delete)
 
 
 @job.command()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from batchq.core.record import JobFilter, Outcome
     from batchq.stores.base import Store
 
-__all__ = ["STATUSES", "JobId", "cancel", "clean", "queue", "retry"]
+__all__ = ["STATUSES", "JobId", "cancel", "clean", "delete", "queue", "retry"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -145,6 +145,27 @@ def retry(
     with existing_store(url) as store:
         outcome = QueueManager(store).retry_sync(jobs)
     _tell(outcome, "to run", ids=ids, as_json=as_json)
+
+
+@click.command()
+@_which
+@store_options
+def delete(
+    *, ids: tuple[int, ...], status: str | None, queue: str | None, url: str, as_json: bool
+) -> None:
+    """Delete jobs that ended, with what is kept of their failures; now, whatever their age.
+
+    \b
+    Example:
+        batchq job delete 17
+        batchq job delete --status failed --queue letters
+    """  # noqa: D301 - click's mark, not a backslash
+    from batchq.manager import QueueManager
+
+    jobs = _selection(ids, status, queue)
+    with existing_store(url) as store:
+        outcome = QueueManager(store).delete_sync(jobs)
+    _tell(outcome, "deleted", ids=ids, as_json=as_json)
 
 
 @click.command()

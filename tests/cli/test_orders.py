@@ -1,4 +1,4 @@
-"""`batchq job cancel|retry`, `batchq queue pause|resume|list`, `batchq clean`."""
+"""`batchq job cancel|retry|delete`, `batchq queue pause|resume|list`, `batchq clean`."""
 
 from __future__ import annotations
 
@@ -101,9 +101,20 @@ def test_failed_jobs_are_retried(batchq: Run, tmp_path: Path) -> None:
     assert done.stdout == "2 refused: a job in their state can't (jobs 2, 2)\n"
 
 
+def test_jobs_that_ended_are_deleted(batchq: Run, tmp_path: Path) -> None:
+    done = batchq("job", "delete", "1", "2", *URL)
+    assert (done.returncode, done.stdout.splitlines()) == (
+        0,
+        ["1 deleted", "1 refused: a job in their state can't (job 2)"],
+    )
+    assert states(tmp_path) == ["gone", "processing", *["pending"] * 3]
+    done = batchq("job", "delete", "--status", "failed", "--json", *URL)
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"counts": {}, "answers": []})
+
+
 @pytest.mark.parametrize("words", [(), ("1", "--status", "failed")])
 def test_which_jobs_are_meant_has_to_be_said_once(batchq: Run, words: tuple[str, ...]) -> None:
-    for order in ("cancel", "retry"):
+    for order in ("cancel", "retry", "delete"):
         done = batchq("job", order, *words, *URL)
         assert done.returncode == 2
         assert "by their ids, or by --status" in done.stderr
