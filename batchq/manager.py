@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 
 import trio
 
@@ -43,7 +43,7 @@ from batchq.registry import Registry, job_hooks
 from batchq.signals import run_until_signal
 from batchq.stores.base import Store
 from batchq.stores.upkeep import Upkeep
-from batchq.stores.url import check_url, open_store
+from batchq.stores.url import DEFAULT_URL, check_url, open_store
 
 __all__ = ["QueueManager"]
 
@@ -54,8 +54,6 @@ R = TypeVar("R")
 Args = ParamSpec("Args")
 
 Queues = Iterable[str] | Mapping[str, int | None]
-
-_DEFAULT_URL: Final = "sqlite:///batchq.db"
 
 
 class QueueManager(Admin):
@@ -105,7 +103,7 @@ class QueueManager(Admin):
         self._grace = grace
 
         def make() -> Ledger:
-            url = store if store is not None else os.environ.get("BATCHQ_URL", _DEFAULT_URL)
+            url = store if store is not None else os.environ.get("BATCHQ_URL", DEFAULT_URL)
             found = open_store(url, durability=durability) if isinstance(url, str) else url
             return Ledger(found, run_sync)
 

@@ -1,7 +1,7 @@
 """`batchq`: the group of all commands.
 
-Rule 1: a command's module imports click and the standard library, no more; what else it
-needs it imports when it runs. So `batchq --help` answers at once.
+Rule 1: a command's module imports click, the standard library and what imports no more; what
+else it needs it imports when it runs. So `batchq --help` answers at once.
 Rule 2: what the user can mend is one line on stderr and exit code 2; any other error of
 batchq is one line and exit code 1; a traceback is a bug, or the user's own code.
 """

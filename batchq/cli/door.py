@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import click
 
 from batchq.cli.refusal import Refusal
+from batchq.stores.url import DEFAULT_URL, open_store, path_of
 
 if TYPE_CHECKING:
     from batchq.stores.base import Store
 
-__all__ = ["DEFAULT_URL", "existing_store", "store_options"]
-
-DEFAULT_URL: Final = "sqlite:///batchq.db"
+__all__ = ["existing_store", "store_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,8 +45,6 @@ def existing_store(url: str) -> Iterator[Store]:
         Refusal: there is none; looking for jobs must not make a database, nor tables in
             somebody else's.
     """
-    from batchq.stores.url import open_store, path_of
-
     path = path_of(url)
     if path is None:
         raise Refusal("a memory: store lives inside one process; there is nothing to look at")

@@ -16,7 +16,9 @@ from batchq.errors import OptionError
 if TYPE_CHECKING:
     from batchq.stores.base import Store
 
-__all__ = ["check_url", "open_store", "path_of"]
+__all__ = ["DEFAULT_URL", "check_url", "open_store", "path_of"]
+
+DEFAULT_URL: Final = "sqlite:///batchq.db"
 
 _ALLOWED: Final = "sqlite:///relative.db, sqlite:////absolute.db and memory:"
 _LATER: Final = frozenset({"redis", "rediss", "postgres", "postgresql"})
