@@ -141,6 +141,22 @@ async def test_a_process_says_how_it_does(store: CleanedStore, autojump_clock: M
     assert record.worker == first.worker
 
 
+async def test_a_beat_says_how_late_the_event_loop_was(
+    store: CleanedStore, autojump_clock: MockClock
+) -> None:
+    manager = QueueManager(store)
+
+    @manager.handler
+    async def work() -> None:
+        await trio.sleep(8)
+        autojump_clock.jump(5)  # as code does that blocks the loop
+
+    async with manager.working():
+        await work.enqueue()
+        await trio.sleep(25)
+    assert [each.lag for each in store.beats] == [0.0, 3.0, 0.0, 0.0]
+
+
 @pytest.mark.parametrize(("after", "found"), [(20, [0, 2, 2, 2]), (4, [0, 2])])
 async def test_lost_leases_are_counted_to_the_end(
     after: float, found: list[int], store: CleanedStore, autojump_clock: MockClock
