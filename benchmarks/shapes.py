@@ -57,8 +57,8 @@ def single_items(most: int, size: int) -> Reading:
     return _timed(main).rate(size)
 
 
-def levels(count: int, size: int) -> Reading:
-    """Let items of so many levels come in turn, in lines a hundred batches long."""
+def levels(count: int, run: int, size: int) -> Reading:
+    """Let runs of items of so many levels come in turn, in lines a hundred batches long."""
 
     async def main(watch: Stopwatch) -> None:
         seen = Seen()
@@ -66,7 +66,7 @@ def levels(count: int, size: int) -> Reading:
             with watch:
                 for start in range(0, size, 100 * BATCH):
                     for number in range(start, start + 100 * BATCH):
-                        target.enqueue_nowait({"id": number}, number % count)
+                        target.enqueue_nowait({"id": number}, number // run % count)
                     await target.flush()
         assert seen.count == size
 
@@ -112,14 +112,15 @@ CASES: Final = (
     ),
     *(
         Case(
-            name=f"shapes/levels_{count}",
-            ours=partial(levels, count),
-            floor=partial(levels, 1),
+            name=f"shapes/levels_{name}",
+            ours=partial(levels, count, run),
+            floor=partial(levels, 1, run),
             beside="batchq itself with one level",
             size=50_000,
             smoke=100 * BATCH,
             reach=_FLAT,
         )
-        for count in (3, 100)
+        # In runs, the items of a batch lie together in memory, as those of one level do.
+        for name, count, run in (("3", 3, 1), ("100", 100, 1), ("100_in_runs", 100, BATCH))
     ),
 )
