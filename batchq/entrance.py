@@ -36,7 +36,7 @@ class Entrance(Generic[T, R]):
 
     async def enter_many(
         self, items: Sequence[T], priority: int | None, *, delay: float, call: PerCall | Special
-    ) -> list[Entry[T, R]]:
+    ) -> Sequence[Entry[T, R]]:
         """Admit items in order, and wait for room where there is none."""
         left = self._prepare(items, priority, delay=delay, call=call)
         door = self.batcher.door
@@ -59,7 +59,7 @@ class Entrance(Generic[T, R]):
 
     def enter_all(
         self, items: Sequence[T], priority: int | None, *, delay: float, call: PerCall | Special
-    ) -> list[Entry[T, R]]:
+    ) -> Sequence[Entry[T, R]]:
         """Admit all of the items without waiting, or none of them."""
         left = self._prepare(items, priority, delay=delay, call=call)
         if len(left) > self.batcher.door.room():
@@ -118,7 +118,7 @@ class Entrance(Generic[T, R]):
 
     def _admit(
         self, items: Sequence[T], priority: int | None, *, delay: float
-    ) -> list[Entry[T, R]]:
+    ) -> Sequence[Entry[T, R]]:
         pump = self.pump
         now = pump.begin() if pump.now is None else pump.now
         try:

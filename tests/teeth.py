@@ -144,8 +144,8 @@ PLAIN: Final = (
     Fault(
         "a cancelled entry is still processed",
         "core/bucket.py",
-        "plain = not self.again and not self._dead",
-        "plain = not self.again",
+        "if self.again or self._dead:",
+        "if self.again:",
     ),
     Fault(
         "an entry settles twice",
@@ -360,6 +360,7 @@ POISON: Final = model("test_exactly_the_poison_fails_in_few_calls")
 ORDERED: Final = model("test_nothing_of_an_ordered_partition_overtakes")
 STRATEGY: Final = ("tests/core/test_strategy.py",)
 ADAPTIVE: Final = ("tests/core/test_adaptive.py",)
+LOTS: Final = ("tests/core/test_lots.py",)
 VICTIMS: Final = ("tests/core/test_victims.py",)
 SAVING: Final = ("tests/test_queue_saving.py",)
 LAST_SAVE: Final = ("tests/test_persistence.py",)
@@ -368,6 +369,41 @@ LEAKS: Final = ("tests/test_queue_leaks.py",)
 
 # What is asked beyond first come, first served; by family of rules.
 RICH: Final = (
+    Fault(
+        "lots: an entry is made for the caller, and another one for the batch",
+        "core/lot.py",
+        "made = lot.all() if lot.held else lot.made",
+        "made = lot.made",
+        LOTS,
+    ),
+    Fault(
+        "lots: what is in flight and looked at stays so",
+        "core/lot.py",
+        "        if self._entries is not None:\n            return 0\n",
+        "",
+        LOTS,
+    ),
+    Fault(
+        "lots: who asks later hears of no value",
+        "core/lot.py",
+        "self._done.append((part, piece.answers))",
+        "self._done.append((part, None))",
+        LOTS,
+    ),
+    Fault(
+        "lots: the last of it goes first once it is opened",
+        "core/bucket.py",
+        "line.extendleft(reversed(lot.waiting()))",
+        "line.extendleft(lot.waiting())",
+        LOTS,
+    ),
+    Fault(
+        "lots: an item that succeeded is kept",
+        "core/lot.py",
+        "            self.items[part] = repeat(None, piece.size)\n",
+        "",
+        LOTS,
+    ),
     Fault(
         "partitions: a batch holds several",
         "core/selection.py",

@@ -157,7 +157,7 @@ async def a_busy_minute(options: dict[str, Any]) -> None:
     fresh = storage if "persistence" in options else {}
     async with batched(calls, **{"hooks": UNLOGGED} | options | fresh) as queue:
         gone = await queue.enqueue("x1", delay=5)
-        entries = await queue.enqueue_many(["b1", "c1"])
+        entries = list(await queue.enqueue_many(["b1", "c1"]))
         for item, delay in (("a1", 0.0), ("a2", 0.0), ("d1", 1.0), ("e1", 0.0), ("e2", 0.0)):
             with suppress(DuplicateKey):
                 entries.append(await queue.enqueue(item, delay=delay))

@@ -422,7 +422,7 @@ async def test_hooks_that_are_set_change_no_result(autojump_clock: Clock) -> Non
         policy = RetryPolicy(1)
         queue = batched(calls, batch_size=2, flush_interval=0, retry=policy, hooks=watchers)
         async with queue:
-            entries = await queue.enqueue_many(range(6))
+            entries = list(await queue.enqueue_many(range(6)))
             entries.append(await queue.enqueue(6, delay=1))
             entries[-1].cancel()
             await queue.wait_idle()

@@ -124,7 +124,7 @@ async def test_partitions_that_come_one_by_one_leave_nothing_on_the_way(
 
 async def test_what_was_cancelled_leaves_nothing(autojump_clock: Clock) -> None:
     async with watched(flush_interval=60, queue_timeout=50, delivery_timeout=55) as (queue, things):
-        entries = await queue.enqueue_many(things.things(), delay=0)
+        entries = list(await queue.enqueue_many(things.things(), delay=0))
         entries += await queue.enqueue_many(things.things(1000), delay=30)
         assert all(entry.cancel() for entry in entries)
         assert queue.stats().cancelled == len(entries)
@@ -195,7 +195,7 @@ def again_one(things: Watched, whole: Thing) -> Thing:
 async def test_what_expired_leaves_nothing(autojump_clock: Clock) -> None:
     async with watched(flush_interval=0) as (queue, things):
         queue.pause()
-        entries = await queue.enqueue_many(things.things(1000), queue_timeout=1)
+        entries = list(await queue.enqueue_many(things.things(1000), queue_timeout=1))
         entries += await queue.enqueue_many(things.things(1000), delay=9, delivery_timeout=2)
         await trio.sleep(3)
         assert {entry.status for entry in entries} == {EntryStatus.EXPIRED}

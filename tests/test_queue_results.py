@@ -267,7 +267,7 @@ async def test_throttled_puts_the_call_back_and_holds_the_whole_queue(
 
     calls = Calls(answer)
     async with batched(calls, batch_size=2, flush_interval=0, retry=RetryPolicy(0)) as queue:
-        entries = await queue.enqueue_many("ab")
+        entries = list(await queue.enqueue_many("ab"))
         await trio.sleep(1)
         entries += await queue.enqueue_many("cd")
         assert [await entry.result() for entry in entries] == list("abcd")

@@ -7,6 +7,7 @@ from typing import Final
 from tests import teeth
 
 FAMILIES: Final = {
+    "lots",
     "partitions",
     "weights",
     "solo",

@@ -11,13 +11,13 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import repeat
 from typing import Any, Generic, TypeVar, Unpack
 
 from msgspec.structs import force_setattr
 
 from batchq.core.checks import checked_wait
 from batchq.core.entry import DROPPED, Entry, Owner
+from batchq.core.lot import Lot
 from batchq.core.numbers import NO_DELAY
 from batchq.core.option_groups import DropPolicy, OrderOptions, RoomOptions
 from batchq.core.options import Special
@@ -131,7 +131,7 @@ class Admission(Generic[T, R]):
 
     def enqueue_many(
         self, items: Sequence[T], priority: int | None, now: float, *, delay: float = 0.0
-    ) -> list[Entry[T, R]]:
+    ) -> Sequence[Entry[T, R]]:
         """Admit items in order, up to the first that would have to wait for room.
 
         Returns:
@@ -245,15 +245,15 @@ class Admission(Generic[T, R]):
         force_setattr(entry, "item", item)
         return entry
 
-    def _admit_all(self, items: Sequence[T], level: int, now: float) -> list[Entry[T, R]]:
-        ids = range(self.last_id + 1, self.last_id + 1 + len(items))
-        # The loops of `map` are the fastest that there are.
-        entries = list(map(self._make, ids, repeat(level), repeat(now), repeat(self._owner)))
-        deque(map(force_setattr, entries, repeat("item"), items), maxlen=0)
-        self.last_id += len(entries)
-        self._fresh[level].extend(entries)
-        self._waiting.size += len(entries)
-        return entries
+    def _admit_all(self, items: Sequence[T], level: int, now: float) -> Sequence[Entry[T, R]]:
+        if not items:
+            return []
+        lot = Lot(self.last_id + 1, level, now, self._owner, self._make, list(items))
+        self.last_id += len(items)
+        self._fresh[level].append(lot)
+        self._bucket.lots += 1
+        self._waiting.size += len(items)
+        return lot.hand_out()
 
     def _make_room(self, priority: int) -> bool:
         """Evict what the policy allows until one more fits; tell whether it does."""

@@ -360,7 +360,9 @@ class Batcher(Generic[T, R]):
         """Tell the counts; with `recount`, count the entries that wait one by one."""
         waiting = self.waiting
         pending, delayed, weight = waiting.pending, waiting.delays.count, waiting.weight
+        in_flight = self._outstanding() - waiting.size
         if recount:
+            in_flight = len(self._starter.flying())
             delayed = sum(1 for _ in waiting.delays)
             pending = sum(1 for _ in waiting) - delayed
             weight = sum(1.0 if each.more is None else each.more.weight for each in waiting)
@@ -370,7 +372,7 @@ class Batcher(Generic[T, R]):
             coalesced=self.door.coalesced,
             pending=pending,
             delayed=delayed,
-            in_flight=len(self._starter.flying()),
+            in_flight=in_flight,
             **self._settling.counts(),
             batches=self._starter.batches,
             running=self._starter.slots,

@@ -3,9 +3,12 @@
     fresh     one deque per level: first attempts, ids rising
     returned  one list per level: entries that come again, by id; all of them are due
 
+A cell of a deque is an entry, or a `Lot`: items that came in together.
+
 Rule 1: an entry that comes again takes its old place, by its id, not the tail.
 Rule 2: removal from the middle marks and skips: the first cell of a deque is always
-alive, so that the head tells when its level is due.
+alive, so that the head tells when its level is due. So a lot that may hold dead entries
+is opened when it comes to the head: its entries take its place.
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ from __future__ import annotations
 import bisect
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from operator import attrgetter
 from typing import Any, Final
 
@@ -21,13 +25,14 @@ import attrs
 
 from batchq.core.batch import Trigger
 from batchq.core.entry import PENDING, Entry
+from batchq.core.lot import Cut, Lot, Piece
 
 __all__ = ["Bucket"]
 
 _MANY: Final = 64  # dead cells that are not worth a rebuild
 _by_id: Final = attrgetter("id")
 
-Line = deque[Entry[Any, Any]]
+Line = deque[Entry[Any, Any] | Lot]
 Returned = list[Entry[Any, Any]]
 
 
@@ -41,6 +46,7 @@ class Bucket:
         returned: entries that come again, by level.
         flushed: fresh entries up to this id are due, whatever their age.
         again: entries that come again [entries].
+        lots: cells that are lots [count].
     """
 
     interval: float
@@ -48,6 +54,7 @@ class Bucket:
     returned: list[Returned]
     flushed: int = 0
     again: int = 0
+    lots: int = 0
     _dead: int = 0
 
     @classmethod
@@ -61,7 +68,7 @@ class Bucket:
 
     def __iter__(self) -> Iterator[Entry[Any, Any]]:
         """Walk the entries, level by level."""
-        for line in (*self.fresh, *self.returned):
+        for line in (*map(_entries, self.fresh), *self.returned):
             yield from (entry for entry in line if entry.code == PENDING)
 
     def put_back(self, entry: Entry[Any, Any]) -> None:
@@ -106,17 +113,22 @@ class Bucket:
                     reason = Trigger.INTERVAL
         return reason
 
-    def take(self, limit: int) -> list[Entry[Any, Any]]:
-        """Take the first entries out, at most `limit`: best level first, then by id."""
-        taken: list[Entry[Any, Any]] = []
-        plain = not self.again and not self._dead
+    def take(self, limit: int) -> Sequence[Entry[Any, Any]]:
+        """Take the first entries out, at most `limit`: best level first, then by id.
+
+        Returns:
+            A list of them, or a `Cut`: none of them has been made.
+        """
+        taken: list[Any] = []
         # There may be many levels, most of them empty: a filter passes over those in C.
-        if not plain:
+        if self.again or self._dead:
             for line, again in filter(any, zip(self.fresh, self.returned, strict=True)):
                 taken += self._merge(line, again, limit - len(taken))
                 if len(taken) == limit:
                     break
             return taken
+        if self.lots:
+            return self._take_cells(limit)
         for line in filter(None, self.fresh):
             want = limit - len(taken)
             if len(line) > want:
@@ -137,28 +149,76 @@ class Bucket:
         self._tidy(self.fresh[entry.priority])
         if 2 * self._dead > sum(map(len, self.fresh)) + _MANY:
             for line in self.fresh:
-                alive = [each for each in line if each.code == PENDING]
+                alive = [each for each in _entries(line) if each.code == PENDING]
                 line.clear()
                 line.extend(alive)
-            self._dead = 0
+            self._dead = self.lots = 0
+
+    def first(self) -> Entry[Any, Any] | Lot | None:
+        """Return the cell of the smallest id, at any level."""
+        lines: list[Any] = [*self.fresh, *self.returned]
+        heads = [line[0] for line in lines if line]
+        return min(heads, key=_by_id, default=None)
 
     def oldest(self) -> Entry[Any, Any] | None:
         """Return the entry of the smallest id, at any level."""
-        heads = [line[0] for line in (*self.fresh, *self.returned) if line]
-        return min(heads, key=_by_id, default=None)
+        oldest = self.first()
+        if type(oldest) is Lot:
+            self._open(self.fresh[oldest.priority])
+            oldest = self.first()
+        return oldest  # type: ignore[return-value]  # no lot any more
 
     def youngest(self, level: int) -> Entry[Any, Any] | None:
         """Return the entry of the largest id at `level`."""
         line = self.fresh[level]
-        while line and line[-1].code != PENDING:
-            line.pop()
-            self._dead -= 1
-        tails = [each[-1] for each in (line, self.returned[level]) if each]
+        while line and (type(line[-1]) is Lot or line[-1].code != PENDING):
+            last = line.pop()
+            if type(last) is Lot:
+                self.lots -= 1
+                line.extend(last.waiting())
+            else:
+                self._dead -= 1
+        tails: Any = [each[-1] for each in (line, self.returned[level]) if each]
         return max(tails, key=_by_id, default=None)
+
+    def _take_cells(self, limit: int) -> Sequence[Entry[Any, Any]]:
+        """Take from lines with lots in them, of whose entries none is dead or comes again."""
+        taken: list[Any] = []
+        for line in filter(None, self.fresh):
+            while limit and line:
+                cell = self._pop(line, limit)
+                limit -= cell.size if type(cell) is Piece else 1
+                taken.append(cell)
+            if not limit:
+                break
+        if all(type(cell) is Piece for cell in taken):
+            return Cut(taken)
+        cells = [cell.entries() if type(cell) is Piece else (cell,) for cell in taken]
+        return [*chain.from_iterable(cells)]
+
+    def _pop(self, line: Line, limit: int) -> Entry[Any, Any] | Piece:
+        """Take the first entry of a line, or at most `limit` of a lot that comes first."""
+        lot = line[0]
+        if type(lot) is not Lot:
+            return line.popleft()  # type: ignore[return-value]  # no lot
+        piece = lot.cut(limit)
+        if piece is None:
+            self._open(line)
+            return line.popleft()  # type: ignore[return-value]  # no lot any more
+        if lot.is_empty:
+            line.popleft()
+            self.lots -= 1
+        return piece
+
+    def _open(self, line: Line) -> None:
+        """Let the entries of the lot at the head of a line take its place."""
+        lot: Any = line.popleft()
+        line.extendleft(reversed(lot.waiting()))
+        self.lots -= 1
 
     def _merge(self, line: Line, returned: Returned, limit: int) -> list[Entry[Any, Any]]:
         """Take from one level by id, entries that come again included."""
-        taken: list[Entry[Any, Any]] = []
+        taken: list[Any] = []
         again = 0
         while len(taken) < limit:
             self._tidy(line)
@@ -175,6 +235,18 @@ class Bucket:
         return taken
 
     def _tidy(self, line: Line) -> None:
-        while line and line[0].code != PENDING:
-            line.popleft()
-            self._dead -= 1
+        while line and (type(line[0]) is Lot or line[0].code != PENDING):
+            if type(line[0]) is Lot:
+                self._open(line)
+            else:
+                line.popleft()
+                self._dead -= 1
+
+
+def _entries(line: Line) -> Iterator[Entry[Any, Any]]:
+    """Walk the entries of a line, of its lots, too."""
+    for cell in line:
+        if type(cell) is Lot:
+            yield from cell.waiting()
+        else:
+            yield cell  # type: ignore[misc]  # no lot

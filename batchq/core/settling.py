@@ -24,6 +24,7 @@ from batchq.core.entry import (
     Entry,
     EntryStatus,
 )
+from batchq.core.lot import Cut
 from batchq.core.news import News
 from batchq.core.numbers import A_WAIT, is_wait
 from batchq.core.result import Result
@@ -99,14 +100,17 @@ class Settling:
             Those that come again, each with the instant from which it may [s]; None: it
             returns to its place at once.
         """
+        entries = batch.entries
+        if type(entries) is Cut and self._succeed_unmade(entries, answers) == len(entries):
+            return []
         if answers is None and not batch.early:
-            self._succeed(batch.entries)
+            self._succeed(entries)
             return []
         again: list[Again] = []
         early = batch.early
         done = 0
         found = answers if answers is not None else [None] * len(batch)
-        for index, (entry, answer) in enumerate(zip(batch.entries, found, strict=True)):
+        for index, (entry, answer) in enumerate(zip(entries, found, strict=True)):
             if entry.code != IN_FLIGHT:
                 continue
             if not (early or type(answer) is Result or isinstance(answer, _SAYS_MORE)):
@@ -159,6 +163,15 @@ class Settling:
             if entry.waiter is not None:
                 entry.wake()
         self._succeeded += done
+
+    def _succeed_unmade(self, entries: Cut, answers: Sequence[object] | None) -> int:
+        """Let those succeed, if all do, that nobody has asked for; return how many."""
+        kinds = () if answers is None else set(map(type, answers))
+        if any(kind is Result or issubclass(kind, _SAYS_MORE) for kind in kinds):
+            return 0
+        done = entries.succeed(answers)
+        self._succeeded += done
+        return done
 
     def _end_one(
         self, entry: Entry[Any, Any], result: Result[Any], *, now: float, draw: float

@@ -19,6 +19,7 @@ from batchq.core.batch import Batch, Trigger
 from batchq.core.entry import IN_FLIGHT, Entry
 from batchq.core.learning import learning
 from batchq.core.limits import Limits
+from batchq.core.lot import Cut
 from batchq.core.news import News
 from batchq.core.options import Settings
 from batchq.core.result import Result
@@ -188,13 +189,14 @@ class Starter:
         root: Batch[Any] | None = None,
     ) -> Batch[Any]:
         self.batches += 1
+        more = None if isinstance(entries, Cut) else entries[0].more
         batch = Batch(
             self.batches,
-            [entry.item for entry in entries],
+            entries.items() if isinstance(entries, Cut) else [entry.item for entry in entries],
             entries,
             trigger,
             1 if all_fresh else 1 + max([entry.attempts for entry in entries]),
-            None if entries[0].more is None else entries[0].more.partition,
+            None if more is None else more.partition,
             None if root is None else root.id,
             now,
             self._settle_early,

@@ -105,12 +105,13 @@ class Waiting:
     def end_step(self) -> None:
         """Note that nothing more starts in this step: that is nothing to remember here."""
 
-    def take(self, choice: Choice) -> list[Entry[Any, Any]]:
+    def take(self, choice: Choice) -> Sequence[Entry[Any, Any]]:
         """Take the entries of a choice out; they are IN_FLIGHT."""
         entries = self.bucket.take(choice.count)
         self.size -= len(entries)
-        for entry in entries:
-            entry.code = IN_FLIGHT
+        if type(entries) is list:  # else there are no entries yet
+            for entry in entries:
+                entry.code = IN_FLIGHT
         return entries
 
     def next_ready(self, *, later: bool = False) -> float:
@@ -163,8 +164,8 @@ class Waiting:
 
     def oldest(self, now: float) -> float:
         """Return how long the oldest entry that waits has been here [s]; 0: none waits."""
-        entries = [self.bucket.oldest(), min(self.delays, key=_by_age, default=None)]
-        ages = [now - entry.enqueued_at for entry in entries if entry is not None]
+        oldest = [self.bucket.first(), min(self.delays, key=_by_age, default=None)]
+        ages = [now - each.enqueued_at for each in oldest if each is not None]
         return max(ages, default=0.0)
 
 

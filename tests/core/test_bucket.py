@@ -79,7 +79,8 @@ def calls_to_take(levels: int, spoiled: str) -> int:
     if spoiled == "by a dead entry":
         forget(bucket, made[7])
     if spoiled == "by one that comes again":
-        bucket.put_back(bucket.fresh[-1].popleft())
+        bucket.fresh[-1].popleft()
+        bucket.put_back(made[0])
 
     def step(_: object, event: str, __: object) -> None:
         nonlocal count

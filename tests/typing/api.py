@@ -69,7 +69,7 @@ async def a_queue() -> None:
         assert_type(await entry.wait(), Result[int])
         assert_type(await entry.result(), int)
         assert_type(queue.enqueue_nowait("a"), Entry[str, int])
-        assert_type(await queue.enqueue_many(["a", "b"]), list[Entry[str, int]])
+        assert_type(await queue.enqueue_many(["a", "b"]), Sequence[Entry[str, int]])
         assert_type(queue.stats(), QueueStats)
         assert_type(queue.room(), int)
         assert_type(await queue.drain(timeout=5), DrainReport)

@@ -1,0 +1,266 @@
+"""Items that came in together, whose entries are made when somebody asks for one.
+
+    enqueue_many ─▶ Lot, waits in one cell of a line ─▶ Cut: the entries of a batch
+                     └─▶ Entries: what the caller gets
+
+To make, take, settle and free an entry costs more than all else that a queue does for an
+item, and of items handed over in bulk mostly nobody looks at one.
+
+Rule 1: nobody can tell: an entry that is made late is as it would have been.
+Rule 2: there is one entry per item: while the caller holds `Entries`, it is made for both.
+Rule 3: an item without an entry waits, is in flight or has succeeded. Before anything else
+becomes of it, its entry is made.
+Rule 4: a caller in another thread may ask, too, as of a list: entries are made under a lock,
+and so is noted what those without are.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, repeat
+from typing import Any, Generic, TypeVar, overload
+
+import msgspec
+from msgspec.structs import force_setattr
+
+from batchq.core.entry import IN_FLIGHT, PENDING, SUCCEEDED, Entry, Owner
+
+__all__ = ["Cut", "Entries", "Lot", "Piece"]
+
+E = TypeVar("E", bound=Entry[Any, Any])
+
+
+# A msgspec.Struct, as Entry: it may stand for few.
+class Lot(msgspec.Struct, eq=False):
+    """Items of one level that came in together.
+
+    In a line it stands for those that wait, and looks like the first of them.
+
+    Attributes:
+        id: of the first that waits.
+        priority: their level.
+        enqueued_at: when they were admitted [s, the queue's clock].
+        owner: the queue that they are in.
+        make: makes an entry.
+        items: one per entry, in order; None where it has succeeded.
+        code: where those are that wait.
+        made: the entries, in order, once made; None where nobody can ask for one.
+    """
+
+    id: int
+    priority: int
+    enqueued_at: float
+    owner: Owner
+    make: Callable[..., Entry[Any, Any]]
+    items: list[Any]
+    code: int = PENDING
+    made: list[Any] | None = None
+    _lock: Any = msgspec.field(default_factory=threading.Lock)
+    _gone: int = 0  # how many wait no more: the first ones
+    _holder: Callable[[], Entries[Any] | None] | None = None
+    # Where others succeeded, and with which values, for the holder.
+    _done: list[tuple[slice, Sequence[object] | None]] = msgspec.field(default_factory=list)
+
+    def hand_out(self) -> Entries[Any]:
+        """Return what the caller gets; once."""
+        entries: Entries[Any] = Entries(self)
+        self._holder = weakref.ref(entries)
+        return entries
+
+    def cut(self, limit: int) -> Piece | None:
+        """Take the first items out, at most `limit`; None: their entries have been made."""
+        with self._lock:
+            if self.made is not None:
+                return None
+            start = self._gone
+            self._gone = stop = min(start + limit, len(self.items))
+            self.id += stop - start
+        return Piece(self, start, stop)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether none waits any more."""
+        return self._gone == len(self.items)
+
+    @property
+    def held(self) -> bool:
+        """Whether the caller can still ask for an entry."""
+        return self._holder is not None and self._holder() is not None
+
+    def waiting(self) -> list[Entry[Any, Any]]:
+        """Return the entries of those that wait."""
+        with self._lock:
+            if self.made is None and not self.held:
+                waiting = self.new(self._gone, len(self.items))
+                self.made = [*repeat(None, self._gone), *waiting]
+        return self.all()[self._gone :]
+
+    def all(self) -> list[Entry[Any, Any]]:
+        """Return the entries, for all who may share one."""
+        with self._lock:
+            if self.made is None:
+                made = self.new(0, len(self.items))
+                for entry in made[: self._gone]:
+                    entry.code = IN_FLIGHT
+                for part, answers in self._done:
+                    _let_succeed(made[part], answers)
+                self._done.clear()
+                self.items.clear()  # the entries have them, and let go of them
+                self.made = made
+        return self.made
+
+    def new(self, start: int, stop: int) -> list[Any]:
+        """Make entries that wait."""
+        first = self.id - self._gone
+        ids = range(first + start, first + stop)
+        # The loops of `map` are the fastest that there are.
+        entries = list(
+            map(self.make, ids, repeat(self.priority), repeat(self.enqueued_at), repeat(self.owner))
+        )
+        # An assignment would show them to the garbage collector: too early, see Entry.
+        deque(map(force_setattr, entries, repeat("item"), self.items[start:stop]), maxlen=0)
+        return entries
+
+    def succeed(self, piece: Piece) -> bool:
+        """Let a piece succeed and go of its items; False: entries have been made."""
+        with self._lock:
+            if self.made is not None:
+                return False
+            part = slice(piece.start, piece.stop)
+            self.items[part] = repeat(None, piece.size)
+            if self.held:
+                self._done.append((part, piece.answers))
+        return True
+
+
+class Piece(msgspec.Struct, eq=False):
+    """Neighbours in a lot that are in one batch.
+
+    Attributes:
+        lot: what they came in with.
+        start: where they begin there.
+        stop: where they end there.
+        done: whether they have succeeded without entries.
+        answers: with which values, in order; None: without any.
+    """
+
+    lot: Lot
+    start: int
+    stop: int
+    done: bool = False
+    answers: Sequence[object] | None = None
+
+    @property
+    def size(self) -> int:
+        """How many they are [entries]."""
+        return self.stop - self.start
+
+    def entries(self) -> list[Entry[Any, Any]]:
+        """Return the entries; once."""
+        lot = self.lot
+        made = lot.all() if lot.held else lot.made
+        if made is not None and made[self.start] is not None:
+            return made[self.start : self.stop]
+        entries = lot.new(self.start, self.stop)
+        for entry in entries:
+            entry.code = IN_FLIGHT
+        if self.done:
+            _let_succeed(entries, self.answers)
+        return entries
+
+    def succeed(self, answers: Sequence[object] | None) -> int:
+        """Let all succeed, with one value each or without; 0: there are entries."""
+        self.answers = answers
+        self.done = self.lot.succeed(self)
+        return self.size if self.done else 0
+
+
+def _let_succeed(entries: Sequence[Entry[Any, Any]], answers: Sequence[object] | None) -> None:
+    """Let new entries be as if they had been there when they succeeded."""
+    for entry, answer in zip(entries, answers or repeat(None), strict=False):
+        entry.code, entry.attempts, entry.answer = SUCCEEDED, 1, answer
+
+
+class _Made(Sequence[E], Generic[E]):
+    """Entries that are made when one is asked for."""
+
+    __slots__ = ()
+
+    def all(self) -> list[E]:
+        """Return the entries."""
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, index: int) -> E: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[E]: ...
+    def __getitem__(self, index: int | slice) -> E | Sequence[E]:
+        return self.all()[index]
+
+    def __iter__(self) -> Iterator[E]:
+        return iter(self.all())
+
+
+class Entries(_Made[E]):
+    """The entries of items that came in together, one per item, in order."""
+
+    __slots__ = ("__weakref__", "_entries", "_lot", "_size")
+
+    def __init__(self, lot: Lot) -> None:
+        self._lot: Lot | None = lot
+        self._size = len(lot.items)
+        self._entries: list[Any] = []
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __repr__(self) -> str:
+        return f"<Entries of {self._size} items>"
+
+    def all(self) -> list[E]:
+        """Return the entries."""
+        if self._lot is not None:
+            self._entries, self._lot = self._lot.all(), None
+        return self._entries
+
+
+class Cut(_Made[Entry[Any, Any]]):
+    """The entries of one batch, one per item, in order."""
+
+    __slots__ = ("_entries", "_pieces")
+
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        self._pieces = pieces
+        self._entries: list[Entry[Any, Any]] | None = None
+
+    def __len__(self) -> int:
+        return sum([piece.size for piece in self._pieces])
+
+    def items(self) -> list[Any]:
+        """Return the items, in order."""
+        items = [piece.lot.items[piece.start : piece.stop] for piece in self._pieces]
+        return items[0] if len(items) == 1 else [*chain.from_iterable(items)]
+
+    def all(self) -> list[Entry[Any, Any]]:
+        """Return the entries."""
+        if self._entries is None:
+            self._entries = [*chain.from_iterable(piece.entries() for piece in self._pieces)]
+        return self._entries
+
+    def succeed(self, answers: Sequence[object] | None) -> int:
+        """Let those succeed that have no entries, with one value each or without.
+
+        Returns:
+            How many they were [entries]: all, unless somebody has asked for one.
+        """
+        if self._entries is not None:
+            return 0
+        done = start = 0
+        for piece in self._pieces:
+            stop = start + piece.size
+            done += piece.succeed(None if answers is None else answers[start:stop])
+            start = stop
+        return done

@@ -1,0 +1,334 @@
+"""Items that come in together: nobody can tell that their entries are made late, or never."""
+
+from __future__ import annotations
+
+import gc
+import random
+import weakref
+from collections.abc import Sequence
+from typing import Any, Final
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchq.core.batch import Batch
+from batchq.core.batcher import Batcher
+from batchq.core.entry import Entry, EntryStatus, Owner
+from batchq.core.lot import Cut
+from batchq.core.options import read_settings
+from batchq.core.result import Result
+from batchq.core.retry import RetryPolicy
+from batchq.errors import QueueClosed
+
+OPTIONS: Final = st.fixed_dictionaries(
+    {
+        "batch_size": st.integers(1, 5),
+        "flush_interval": st.sampled_from([0.0, 1.0]),
+        "priority_levels": st.integers(1, 3),
+        "concurrency": st.integers(1, 3),
+        "bisect": st.sampled_from(["off", "exhausted", "immediate"]),
+        "retry": st.sampled_from([None, RetryPolicy(max_retries=2)]),
+    }
+)
+ROOM: Final = st.sampled_from(
+    [(None, "block"), (8, "drop-oldest"), (8, "drop-lowest-priority"), (8, "drop-newest")]
+)
+
+
+def new_batcher(**options: Any) -> Batcher[Any, Any]:  # noqa: ANN401 - as read_settings takes them
+    return Batcher(read_settings({"batch_size": 2, "flush_interval": 0.0} | options))
+
+
+def seen(entry: Entry[Any, Any]) -> tuple[object, ...]:
+    """What can be seen of an entry."""
+    verdict = entry.verdict if entry.settled else None
+    said = verdict and (verdict.success, verdict.value, repr(verdict.error))
+    return entry.id, entry.status, entry.item, entry.attempts, entry.enqueued_at, said
+
+
+@attrs.define
+class Twins:
+    """Two queues with one history: one takes items in bulk, the other one by one."""
+
+    chance: random.Random
+    bulk: Batcher[Any, Any]
+    single: Batcher[Any, Any]
+    now: float = 0.0
+    offered: int = 0
+    # What callers hold: of the same items, in both queues.
+    held: list[tuple[Sequence[Any], Sequence[Any]]] = attrs.field(factory=list)
+    running: list[tuple[Batch[Any], Batch[Any]]] = attrs.field(factory=list)
+    ended: list[tuple[Batch[Any], Batch[Any]]] = attrs.field(factory=list)
+
+    @property
+    def both(self) -> tuple[Batcher[Any, Any], Batcher[Any, Any]]:
+        return self.bulk, self.single
+
+    def live(self, steps: int) -> None:
+        moves = [
+            *[self.put_many] * 4,
+            *[self.start] * 4,
+            *[self.end] * 3,
+            *[self.look_at_a_batch] * 2,
+            *[self.let_go] * 2,
+            self.put_one,
+            self.look_at_an_entry,
+            self.settle_early,
+            self.cancel,
+            self.interrupt,
+            self.flush,
+            self.look_at_the_whole,
+            self.time_passes,
+        ]
+        for _ in range(steps):
+            self.chance.choice(moves)()
+            assert self.bulk.size == self.single.size
+            assert self.bulk.next_deadline() == self.single.next_deadline()
+        self.finish()
+
+    def items(self, count: int) -> list[int]:
+        self.offered += count
+        return list(range(self.offered - count, self.offered))
+
+    def put_many(self) -> None:
+        items, level = self.items(self.chance.randrange(8)), self.level()
+        bulk = self.bulk.door.enqueue_many(items, level, self.now)
+        single = [self.single.door.enqueue(item, level, self.now) for item in items]
+        assert len(bulk) == len(single)
+        self.held.append((bulk, single))
+        assert self.bulk.door.dropped == self.single.door.dropped
+
+    def put_one(self) -> None:
+        (item,), level = self.items(1), self.level()
+        bulk, single = (batcher.door.enqueue(item, level, self.now) for batcher in self.both)
+        self.held.append(([bulk], [single]))
+        assert self.bulk.door.dropped == self.single.door.dropped
+
+    def level(self) -> int:
+        return self.chance.randrange(self.bulk.levels)
+
+    def start(self) -> None:
+        bulk, single = (batcher.next_batch(self.now) for batcher in self.both)
+        assert (bulk is None) == (single is None)
+        if bulk is not None and single is not None:
+            assert list(bulk) == list(single)
+            assert (bulk.trigger, bulk.attempt) == (single.trigger, single.attempt)
+            self.running.append((bulk, single))
+
+    def end(self) -> None:
+        if not self.running:
+            return
+        pair = self.running.pop(self.chance.randrange(len(self.running)))
+        answers = self.answers(len(pair[0]))
+        raised = self.chance.random() < 0.1 and RuntimeError("all of it")
+        for batcher, batch in zip(self.both, pair, strict=True):
+            if raised:
+                judged = batcher.splitting.raised(batch, raised)
+                batcher.settle(
+                    batch,
+                    judged.results,
+                    now=self.now,
+                    draw=0.5,
+                    concerns=judged.batch,
+                    error=raised,
+                )
+            else:
+                batcher.settle(batch, answers, now=self.now, draw=0.5)
+            batcher.release(batch)
+        self.ended.append(pair)
+
+    def answers(self, count: int) -> list[object] | None:
+        kind = self.chance.randrange(4)
+        if kind < 3:
+            return None if kind == 0 else [None if kind == 1 else n for n in range(count)]
+        some = [7, ValueError("bad"), Result.ok("good"), Result(success=None), {"success": False}]
+        return self.chance.choices(some, k=count)
+
+    def settle_early(self) -> None:
+        if self.running:
+            pair = self.chance.choice(self.running)
+            index = self.chance.randrange(len(pair[0]))
+            result: Result[Any] = self.chance.choice([Result.ok(1), Result.discard("no")])
+            for batch in pair:
+                batch.settle(index, result)
+
+    def interrupt(self) -> None:
+        if self.running and self.chance.random() < 0.3:
+            pair = self.running.pop()
+            for batcher, batch in zip(self.both, pair, strict=True):
+                batcher.interrupt(batch, self.now)
+                batcher.release(batch)
+
+    def cancel(self) -> None:
+        if found := self.an_entry():
+            bulk, single = found
+            assert bulk.cancel() == single.cancel()
+
+    def let_go(self) -> None:
+        if self.held:
+            del self.held[self.chance.randrange(len(self.held))]
+
+    def look_at_an_entry(self) -> None:
+        if found := self.an_entry():
+            assert seen(found[0]) == seen(found[1])
+
+    def an_entry(self) -> tuple[Entry[Any, Any], Entry[Any, Any]] | None:
+        held = [pair for pair in self.held if pair[0]]
+        if not held:
+            return None
+        bulk, single = self.chance.choice(held)
+        index = self.chance.randrange(len(bulk))
+        assert bulk[index] is bulk[index]
+        return bulk[index], single[index]
+
+    def look_at_a_batch(self) -> None:
+        pairs = [*self.running, *self.running, *self.ended[-3:]]
+        if pairs:
+            self.compare(*(batch.entries for batch in self.chance.choice(pairs)))
+
+    def look_at_the_whole(self) -> None:
+        recount = self.chance.random() < 0.3
+        bulk, single = (batcher.stats(self.now, recount=recount) for batcher in self.both)
+        assert bulk == single
+        if self.chance.random() < 0.3:
+            assert self.bulk.unsettled() == self.single.unsettled()
+
+    def flush(self) -> None:
+        bulk, single = (batcher.flush() for batcher in self.both)
+        ids = [{entry.id for entry in flush.left} for flush in (bulk, single)]
+        assert ids[0] == ids[1]
+
+    def time_passes(self) -> None:
+        self.now += 0.5
+        if self.chance.random() < 0.05:
+            for batcher in self.both:
+                batcher.enrich()
+
+    def compare(self, bulk: Sequence[Any], single: Sequence[Any]) -> None:
+        assert [seen(entry) for entry in bulk] == [seen(entry) for entry in single]
+
+    def finish(self) -> None:
+        """Let all that is left succeed, and compare what became of each item."""
+        for batcher in self.both:
+            batcher.drain()
+        for _ in range(self.offered + 9):
+            while self.running:
+                self.end()
+            self.now += 10.0
+            self.start()
+        assert self.bulk.stats(self.now, recount=True) == self.single.stats(self.now, recount=True)
+        for bulk, single in self.held:
+            self.compare(bulk, single)
+        for pair in self.ended:
+            self.compare(*(batch.entries for batch in pair))
+
+
+@given(options=OPTIONS, room=ROOM, seed=st.integers(0, 10**6), steps=st.integers(1, 60))
+def test_nobody_can_tell_whether_entries_are_made_late(
+    options: dict[str, Any], room: tuple[int | None, str], seed: int, steps: int
+) -> None:
+    size, policy = room
+    options = options | {"max_queue_size": size, "drop_policy": policy}
+    Twins(random.Random(seed), new_batcher(**options), new_batcher(**options)).live(steps)
+
+
+def enqueued(count: int, **options: int) -> tuple[Batcher[Any, Any], Sequence[Any]]:
+    """Make a queue with one item in front, and so many behind it that came in together."""
+    batcher = new_batcher(**options)
+    batcher.door.enqueue("first", None, 0.0)
+    return batcher, batcher.door.enqueue_many(list(range(count)), None, 0.0)
+
+
+def batches(batcher: Batcher[Any, Any]) -> list[list[Any]]:
+    """Start and end batch after batch until nothing is left."""
+    found = []
+    while (batch := batcher.next_batch(0.0)) is not None:
+        found.append(list(batch))
+        batcher.settle(batch, None, now=0.0, draw=0.5)
+        batcher.release(batch)
+    return found
+
+
+def test_of_many_that_came_in_together_many_may_be_cancelled_wherever_they_stand() -> None:
+    batcher, entries = enqueued(300, batch_size=100)
+    assert all(entry.cancel() for entry in entries[:200])
+    assert batcher.size == 101
+    assert batcher.waiting.bucket.lots == 0
+    assert batches(batcher) == [["first", *range(200, 299)], [299]]
+    assert {entry.status for entry in entries[:200]} == {EntryStatus.CANCELLED}
+    assert {entry.status for entry in entries[200:]} == {EntryStatus.SUCCEEDED}
+
+
+def test_a_batch_of_one_lot_makes_no_entry_and_one_that_mixes_makes_its_own() -> None:
+    batcher, entries = enqueued(9, batch_size=4, concurrency=9)
+    del entries
+    mixed, whole = batcher.next_batch(0.0), batcher.next_batch(0.0)
+    assert mixed is not None
+    assert list(mixed) == ["first", 0, 1, 2]
+    assert whole is not None
+    assert type(whole.entries) is Cut
+    assert [entry.item for entry in mixed.entries] == ["first", 0, 1, 2]
+
+
+def test_what_succeeds_lets_go_of_its_item_and_what_nobody_holds_of_its_value() -> None:
+    class Thing:
+        pass
+
+    batcher = new_batcher(batch_size=2)
+    things = [Thing() for _ in range(4)]
+    held = batcher.door.enqueue_many(things, None, 0.0)
+    refs = [weakref.ref(thing) for thing in things]
+    values = [Thing(), Thing()]
+    refs += [weakref.ref(value) for value in values]
+    del things
+    batch: Any = batcher.next_batch(0.0)
+    batcher.settle(batch, values, now=0.0, draw=0.5)
+    batcher.release(batch)
+    del values, batch
+    assert [ref() is None for ref in refs] == [True, True, False, False, False, False]
+    del held
+    gc.disable()  # there is no cycle to be found
+    batches(batcher)
+    gc.enable()
+    assert [ref() is None for ref in refs] == [True] * 6
+
+
+@pytest.mark.parametrize("look", [False, True])
+def test_what_is_left_at_the_end_is_told_its_error_even_if_asked_for_later(look: bool) -> None:  # noqa: FBT001 - a case
+    batcher = new_batcher(batch_size=2)
+    entries = batcher.door.enqueue_many(range(5), None, 0.0)
+    batcher.next_batch(0.0)
+    if look:
+        assert entries[0].status is EntryStatus.IN_FLIGHT
+    assert batcher.end(QueueClosed("the end")) == list(range(5))
+    assert {entry.status for entry in entries} == {EntryStatus.CLOSED}
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_processor_that_looks_at_its_entries_sees_them_settle(held: bool) -> None:  # noqa: FBT001 - a case
+    batcher = new_batcher(batch_size=2)
+    entries = batcher.door.enqueue_many("ab", None, 0.0)
+    if not held:
+        del entries
+    batch: Any = batcher.next_batch(0.0)
+    looked_at = list(batch.entries)
+    assert {entry.status for entry in looked_at} == {EntryStatus.IN_FLIGHT}
+    batcher.settle(batch, ["A", "B"], now=0.0, draw=0.5)
+    assert [entry.verdict.value for entry in looked_at] == ["A", "B"]
+    assert {entry.status for entry in looked_at} == {EntryStatus.SUCCEEDED}
+
+
+def test_entries_are_made_while_nothing_can_be_cut_from_their_lot() -> None:
+    locked = list[bool]()
+
+    def make(id_: int, priority: int, now: float, owner: Owner) -> Entry[Any, Any]:
+        locked.append(batcher.waiting.bucket.fresh[0][0]._lock.locked())
+        return Entry(id_, priority, now, owner)
+
+    batcher: Batcher[Any, Any] = Batcher(read_settings({"batch_size": 2}), make=make)
+    entries = batcher.door.enqueue_many("abc", None, 0.0)
+    assert locked == []
+    assert [entry.item for entry in entries] == list("abc")  # perhaps in another thread
+    assert locked == [True] * 3
