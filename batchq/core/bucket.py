@@ -17,7 +17,7 @@ import bisect
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from operator import attrgetter
 from typing import Any, Final
 
@@ -184,31 +184,43 @@ class Bucket:
     def _take_cells(self, limit: int) -> Sequence[Entry[Any, Any]]:
         """Take from lines with lots in them, of whose entries none is dead or comes again."""
         taken: list[Any] = []
+        left, whole = limit, True
         for line in filter(None, self.fresh):
-            while limit and line:
-                cell = self._pop(line, limit)
-                limit -= cell.size if type(cell) is Piece else 1
-                taken.append(cell)
-            if not limit:
+            while left and line:
+                part: Any = self._take_piece(line, left) or self._take_entries(line, left)
+                taken.append(part)
+                left -= part.size if type(part) is Piece else len(part)
+                whole = whole and type(part) is Piece
+            if not left:
                 break
-        if all(type(cell) is Piece for cell in taken):
-            return Cut(taken)
-        cells = [cell.entries() if type(cell) is Piece else (cell,) for cell in taken]
-        return [*chain.from_iterable(cells)]
+        if whole:
+            return Cut(taken, limit - left)
+        parts = [part.entries() if type(part) is Piece else part for part in taken]
+        return [*chain.from_iterable(parts)]
 
-    def _pop(self, line: Line, limit: int) -> Entry[Any, Any] | Piece:
-        """Take the first entry of a line, or at most `limit` of a lot that comes first."""
+    def _take_piece(self, line: Line, limit: int) -> Piece | None:
+        """Take a piece of the lot that comes first; None: there are entries."""
         lot = line[0]
-        if type(lot) is not Lot:
-            return line.popleft()  # type: ignore[return-value]  # no lot
-        piece = lot.cut(limit)
-        if piece is None:
-            self._open(line)
-            return line.popleft()  # type: ignore[return-value]  # no lot any more
-        if lot.is_empty:
+        piece = lot.cut(limit) if type(lot) is Lot else None
+        if piece is not None and not lot.size:  # type: ignore[union-attr]  # a lot
             line.popleft()
             self.lots -= 1
         return piece
+
+    def _take_entries(self, line: Line, limit: int) -> list[Any]:
+        """Take the entries that come first, up to a lot."""
+        lot = line[0]
+        if type(lot) is Lot:
+            if lot.size > limit:
+                self._open(line)
+            else:
+                line.popleft()
+                self.lots -= 1
+                return lot.waiting()
+        cells = list(islice(line, limit))
+        kinds = list(map(type, cells))
+        count = kinds.index(Lot) if Lot in kinds else len(cells)
+        return [line.popleft() for _ in range(count)]
 
     def _open(self, line: Line) -> None:
         """Let the entries of the lot at the head of a line take its place."""

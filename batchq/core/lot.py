@@ -76,14 +76,15 @@ class Lot(msgspec.Struct, eq=False):
             if self.made is not None:
                 return None
             start = self._gone
-            self._gone = stop = min(start + limit, len(self.items))
-            self.id += stop - start
-        return Piece(self, start, stop)
+            size = min(limit, len(self.items) - start)
+            self._gone += size
+            self.id += size
+        return Piece(self, start, size)
 
     @property
-    def is_empty(self) -> bool:
-        """Whether none waits any more."""
-        return self._gone == len(self.items)
+    def size(self) -> int:
+        """How many wait [entries]."""
+        return len(self.made or self.items) - self._gone
 
     @property
     def held(self) -> bool:
@@ -129,7 +130,7 @@ class Lot(msgspec.Struct, eq=False):
         with self._lock:
             if self.made is not None:
                 return False
-            part = slice(piece.start, piece.stop)
+            part = slice(piece.start, piece.start + piece.size)
             self.items[part] = repeat(None, piece.size)
             if self.held:
                 self._done.append((part, piece.answers))
@@ -142,29 +143,25 @@ class Piece(msgspec.Struct, eq=False):
     Attributes:
         lot: what they came in with.
         start: where they begin there.
-        stop: where they end there.
+        size: how many they are [entries].
         done: whether they have succeeded without entries.
         answers: with which values, in order; None: without any.
     """
 
     lot: Lot
     start: int
-    stop: int
+    size: int
     done: bool = False
     answers: Sequence[object] | None = None
-
-    @property
-    def size(self) -> int:
-        """How many they are [entries]."""
-        return self.stop - self.start
 
     def entries(self) -> list[Entry[Any, Any]]:
         """Return the entries; once."""
         lot = self.lot
+        start, stop = self.start, self.start + self.size
         made = lot.all() if lot.held else lot.made
-        if made is not None and made[self.start] is not None:
-            return made[self.start : self.stop]
-        entries = lot.new(self.start, self.stop)
+        if made is not None and made[start] is not None:
+            return made[start:stop]
+        entries = lot.new(start, stop)
         for entry in entries:
             entry.code = IN_FLIGHT
         if self.done:
@@ -230,18 +227,19 @@ class Entries(_Made[E]):
 class Cut(_Made[Entry[Any, Any]]):
     """The entries of one batch, one per item, in order."""
 
-    __slots__ = ("_entries", "_pieces")
+    __slots__ = ("_entries", "_pieces", "_size")
 
-    def __init__(self, pieces: Sequence[Piece]) -> None:
+    def __init__(self, pieces: Sequence[Piece], size: int) -> None:
         self._pieces = pieces
+        self._size = size
         self._entries: list[Entry[Any, Any]] | None = None
 
     def __len__(self) -> int:
-        return sum([piece.size for piece in self._pieces])
+        return self._size
 
     def items(self) -> list[Any]:
         """Return the items, in order."""
-        items = [piece.lot.items[piece.start : piece.stop] for piece in self._pieces]
+        items = [each.lot.items[each.start : each.start + each.size] for each in self._pieces]
         return items[0] if len(items) == 1 else [*chain.from_iterable(items)]
 
     def all(self) -> list[Entry[Any, Any]]:

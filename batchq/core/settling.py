@@ -166,9 +166,10 @@ class Settling:
 
     def _succeed_unmade(self, entries: Cut, answers: Sequence[object] | None) -> int:
         """Let those succeed, if all do, that nobody has asked for; return how many."""
-        kinds = () if answers is None else set(map(type, answers))
-        if any(kind is Result or issubclass(kind, _SAYS_MORE) for kind in kinds):
-            return 0
+        if answers is not None:
+            kinds = set(map(type, answers))
+            if any(kind is Result or issubclass(kind, _SAYS_MORE) for kind in kinds):
+                return 0
         done = entries.succeed(answers)
         self._succeeded += done
         return done
