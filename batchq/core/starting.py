@@ -189,10 +189,13 @@ class Starter:
         root: Batch[Any] | None = None,
     ) -> Batch[Any]:
         self.batches += 1
-        more = None if isinstance(entries, Cut) else entries[0].more
+        if type(entries) is Cut:  # isinstance would take longer than all else here
+            items, more = entries.items(), None
+        else:
+            items, more = [entry.item for entry in entries], entries[0].more
         batch = Batch(
             self.batches,
-            entries.items() if isinstance(entries, Cut) else [entry.item for entry in entries],
+            items,
             entries,
             trigger,
             1 if all_fresh else 1 + max([entry.attempts for entry in entries]),
