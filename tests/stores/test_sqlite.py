@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -66,6 +66,21 @@ def test_a_claim_seeks_through_the_partial_index_and_sorts_nothing(path: Path) -
     assert found == f"SEARCH batchq_jobs USING INDEX {index}"
     index = "batchq_jobs_due (queue=? AND handler=? AND priority>?)"
     assert level == f"SEARCH batchq_jobs USING INDEX {index}"
+
+
+def test_jobs_that_come_together_take_few_statements(store: SqliteStore) -> None:
+    sent: list[str] = []
+    store._here().writer.connection.set_trace_callback(sent.append)
+    enqueue(store, *(job(handler=("send", "fetch")[number % 2]) for number in range(64)))
+    assert sum("INTO batchq_jobs" in statement for statement in sent) == 2
+
+
+def test_a_row_that_sqlite_refuses_takes_its_group_with_it(store: SqliteStore) -> None:
+    high: Any = "high"
+    with pytest.raises(StoreError, match="INTEGER"):
+        enqueue(store, job(), job(priority=high))
+    assert store.counts() == {}
+    assert enqueue(store, job()) == [1]
 
 
 def test_listings_and_counts_read_no_completed_job_they_do_not_show(path: Path) -> None:

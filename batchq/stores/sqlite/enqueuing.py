@@ -6,10 +6,8 @@ Rule 1: most jobs have no key, no tags and no end of patience: they cost nothing
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from itertools import chain
-from operator import itemgetter
 from typing import Any, Final
 
 import attrs
@@ -24,18 +22,30 @@ __all__ = ["Holder", "enqueue", "find_holders"]
 _LAST_ID: Final = "SELECT seq FROM sqlite_sequence WHERE name = 'batchq_jobs'"
 
 # The cast keeps bytes as they are, and makes them readable in any tool.
-_ROW: Final = "(?, ?, ?, 'pending', ?, ?, 0, 0, ?, 0, ?, CAST(? AS TEXT))"
 _COLUMNS: Final = """
            (id, queue, handler, state, priority, due_at,
             attempt, refunds, max_attempts, crashes, enqueued_at, payload"""
-_INSERT: Final = f"INSERT INTO batchq_jobs {_COLUMNS}) VALUES "  # noqa: S608 - constants
-# Many rows per statement take half the time of one each; more than these gain nothing. The
-# smaller ones are for what callers who come together make of a group.
-_MANY: Final = tuple((rows, _INSERT + ", ".join([_ROW] * rows)) for rows in (100, 16, 4, 1))
+# OR FAIL: whoever fails is rolled back with all of its transaction, so SQLite need not keep
+# what would take back a part of it.
+_INSERT: Final = f"INSERT OR FAIL INTO batchq_jobs {_COLUMNS}) VALUES "  # noqa: S608 - constants
+_EACH: Final = 3  # bound for each row: its id, when it is due, its payload
+
+
+def _insert_rows(rows: int) -> str:
+    """Return the statement that stores so many jobs of one kind."""
+    values = [
+        f"(?{id_}, ?1, ?2, 'pending', ?3, ?{id_ + 1}, 0, 0, ?4, 0, ?5, CAST(?{id_ + 2} AS TEXT))"
+        for id_ in range(6, 6 + rows * _EACH, _EACH)
+    ]
+    return _INSERT + ", ".join(values)
+
+
+# Many rows per statement take half the time of one each; more than these gain nothing.
+_MANY: Final = tuple((rows, _insert_rows(rows)) for rows in (32, 16, 8, 4, 2, 1))
 _INSERT_WHOLE: Final = f"""
     INSERT INTO batchq_jobs {_COLUMNS},
             expires_at, tags, key, key_scope, key_until, holds_key)
-    VALUES {_ROW.removesuffix(")")}, ?, ?, ?, ?, ?, ?)
+    VALUES (?, ?, ?, 'pending', ?, ?, 0, 0, ?, 0, ?, CAST(? AS TEXT), ?, ?, ?, ?, ?, ?)
 """  # noqa: S608 - constants
 # The join goes from what is wanted, through the index of keys that are held.
 _HOLDERS: Final = """
@@ -48,7 +58,8 @@ _HOLDERS: Final = """
 """
 _REPLACE: Final = "UPDATE batchq_jobs SET payload = CAST(? AS TEXT), due_at = ? WHERE id = ?"
 
-_queue: Final = itemgetter(1)
+# What jobs stored together mostly have in common: queue, handler, priority, max_attempts.
+_Kind = tuple[str, str, int, int | None]
 
 
 @attrs.frozen
@@ -73,16 +84,15 @@ def enqueue(
     row = connection.execute(_LAST_ID).fetchone()
     first = 1 if row is None else row[0] + 1
     now = counting.now
-    rows = [
-        (id_, job.queue, job.handler, job.priority, now + job.delay, job.max_attempts, now,
-         job.payload)
-        for id_, job in enumerate(jobs, first)
-        if job.key is None and job.expires is None and not job.tags
-    ]  # fmt: skip
-    if len(rows) < len(jobs):
-        return _enqueue_whole(connection, jobs, first=first, counting=counting)
-    _insert(connection, rows)
-    _count(counting, rows)
+    kinds: defaultdict[_Kind, list[Any]] = defaultdict(list)
+    for id_, job in enumerate(jobs, first):
+        if job.key is not None or job.expires is not None or job.tags:
+            return _enqueue_whole(connection, jobs, first=first, counting=counting)
+        kind = kinds[job.queue, job.handler, job.priority, job.max_attempts]
+        kind += id_, now + job.delay, _text(job.payload)
+    for (queue, *others), values in kinds.items():
+        _insert(connection, (queue, *others, now), values)
+        counting.of(queue).enqueued += len(values) // _EACH
     return [*map(Enqueued, range(first, first + len(jobs)))]
 
 
@@ -95,18 +105,20 @@ def find_holders(
     return {(handler, key): Holder(*holder) for handler, key, *holder in rows}
 
 
-def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+def _insert(connection: sqlite3.Connection, shared: Sequence[Any], values: Sequence[Any]) -> None:
     start = 0
-    for at_once, statement in _MANY:
-        while start + at_once <= len(rows):
-            values = [*chain.from_iterable(rows[start : start + at_once])]
-            connection.execute(statement, values)
-            start += at_once
+    for rows, statement in _MANY:
+        while (end := start + rows * _EACH) <= len(values):
+            connection.execute(statement, (*shared, *values[start:end]))
+            start = end
 
 
-def _count(counting: Counting, rows: Sequence[tuple[Any, ...]]) -> None:
-    for queue, stored in Counter(map(_queue, rows)).items():
-        counting.of(queue).enqueued += stored
+def _text(payload: bytes) -> str | bytes:
+    """Return a payload as it is quicker to store: as text, which it is but for damage."""
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        return payload
 
 
 # ---- Jobs with keys, tags, or an end of patience.
@@ -159,7 +171,8 @@ def _enqueue_whole(
     rows = [_whole(id_, job, counting.now) for id_, job in keyed.fresh]
     connection.executemany(_INSERT_WHOLE, rows)
     connection.executemany(_REPLACE, keyed.replaced)
-    _count(counting, rows)
+    for _, job in keyed.fresh:
+        counting.of(job.queue).enqueued += 1
     return answers
 
 

@@ -47,6 +47,26 @@ def test_ids_rise_in_order_of_the_group(store: Store, count: int) -> None:
     assert [read(store, id_).payload for id_ in ids] == [b"%d" % n for n in range(count)]
 
 
+def test_jobs_of_many_kinds_in_one_group_keep_their_order(store: Store) -> None:
+    new = [
+        job(
+            b"%d" % number,
+            handler=("send", "fetch")[number % 2],
+            priority=number % 3,
+            max_attempts=(None, 4, 5, 6)[number % 4],
+            delay=number / 8,
+        )
+        for number in range(40)
+    ]
+    ids = enqueue(store, *new)
+    assert list(ids) == sorted(set(ids))
+    for id_, one in zip(ids, new, strict=True):
+        stored = read(store, id_)
+        assert (stored.handler, stored.payload) == (one.handler, one.payload)
+        assert (stored.priority, stored.max_attempts) == (one.priority, one.max_attempts)
+        assert stored.due_at == stored.enqueued_at + one.delay
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(payload=st.binary(max_size=64), value=st.binary(max_size=64))
 def test_bytes_come_back_as_they_went_in(store: Store, payload: bytes, value: bytes) -> None:
