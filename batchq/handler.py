@@ -129,31 +129,29 @@ class AnyHandler(Generic[R]):
         Raises:
             PayloadError: it does not fit; says where.
         """
+        return NewJob(self.queue, self.name, self.signature.encode(payload), *self._terms)
+
+    @cached_property
+    def _terms(self) -> tuple[int, float, int, JobKey | None, float | None, tuple[str, ...]]:
+        """What follows the payload in every new job."""
         using = self._using
         retries = self.retry.max_retries if using.max_retries is None else using.max_retries
-        return NewJob(
-            queue=self.queue,
-            handler=self.name,
-            payload=self.signature.encode(payload),
-            priority=self.priority if using.priority is None else using.priority,
-            delay=using.delay or 0.0,
-            max_attempts=1 + retries,
-            key=None if using.key is None else JobKey(using.key),
-            expires=using.expires,
-            tags=using.tags or (),
+        return (
+            self.priority if using.priority is None else using.priority,
+            using.delay or 0.0,
+            1 + retries,
+            None if using.key is None else JobKey(using.key),
+            using.expires,
+            using.tags or (),
         )
 
     async def add(self, payload: object) -> JobHandle[R]:
         """Store a job whose payload is given as such; see `QueueManager.add_job`."""
-        return await self._add(self.new_job(payload))
+        return await self._intake.add(self.new_job(payload), self.signature.decode_value)  # type: ignore[no-any-return]  # of R: `decode_value` checks
 
     def add_sync(self, payload: object) -> JobHandle[R]:
         """Do the same, blocking."""
         return self._add_sync(self.new_job(payload))
-
-    async def _add(self, job: NewJob) -> JobHandle[R]:
-        [handle] = await self._intake.enqueue([job], self.signature.decode_value)
-        return handle  # type: ignore[no-any-return]  # of R: `decode_value` checks
 
     def _add_sync(self, job: NewJob) -> JobHandle[R]:
         [handle] = self._intake.enqueue_sync([job], self.signature.decode_value)
@@ -326,8 +324,7 @@ class BatchHandler(AnyHandler[R], Generic[P, R]):
 
     async def enqueue(self, item: P) -> JobHandle[R]:
         """Store a job for one item; see `Handler.enqueue`."""
-        [handle] = await self._intake.enqueue([self._job(item)], self.signature.decode_value)
-        return handle  # type: ignore[no-any-return]  # of R: `decode_value` checks
+        return await self._intake.add(self._job(item), self.signature.decode_value)  # type: ignore[no-any-return]  # of R: `decode_value` checks
 
     def enqueue_sync(self, item: P) -> JobHandle[R]:
         """Do the same, blocking; see `Handler.enqueue_sync`."""

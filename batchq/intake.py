@@ -12,7 +12,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from itertools import compress
 from typing import Any, Final, TypeVar
@@ -198,23 +198,32 @@ class DurableIntake:
     pending: Pending
     on_stored: Callable[[Sequence[NewJob], Sequence[int], Callable[[], float]], object]
 
+    async def add(self, job: NewJob, read: Read) -> Any:  # noqa: ANN401 - see `Intake`
+        """Store a job; see `Intake`."""
+        ledger = self.lookup.ledgers.ledger
+        if ledger is None or not trio.lowlevel.in_trio_task():
+            [handle] = await self.enqueue([job], read)
+            return handle
+        # As for many, without their lists, which take as long as the rest.
+        if self.pending.keeps(job.queue):
+            answer = await self._within(job.queue, 1, lambda: ledger.submit(job))
+        else:
+            answer = await ledger.submit(job)
+        if answer.fresh:
+            self.on_stored([job], [answer.id], ledger.store.now)
+        return JobHandle(answer.id, self.lookup, read, answer.fresh)
+
     async def enqueue(self, jobs: Sequence[NewJob], read: Read) -> list[Any]:
         """Store jobs; see `Intake`."""
         ledger = self.lookup.ledgers.ledger or await self.lookup.ledgers.aget()
-        queue, many = jobs[0].queue, len(jobs)  # they are one handler's
         if in_trio():
-            kept = self.pending.keeps(queue)
-            if kept:
-                await self._take_room(ledger, queue, many)
-            try:
-                if many == 1:
-                    answers: Sequence[Enqueued] = [await ledger.submit(jobs[0])]
-                else:
-                    answers = (await ledger.submit(Group(enqueue=jobs))).enqueue
-            finally:
-                if kept:
-                    self.pending.end(queue, many)
-            return self._told(ledger, jobs, answers, read=read)
+            group = Group(enqueue=jobs)
+            queue, many = jobs[0].queue, len(jobs)  # they are one handler's
+            if self.pending.keeps(queue):
+                answers = await self._within(queue, many, lambda: ledger.submit(group))
+            else:
+                answers = await ledger.submit(group)
+            return self._told(ledger, jobs, answers.enqueue, read=read)
         # A task that is cancelled does not wait, but what it began is stored, and told of.
         return await asyncio.shield(asyncio.to_thread(self._store, ledger, jobs, read))
 
@@ -223,14 +232,14 @@ class DurableIntake:
         forbid_event_loop("enqueue_sync()", "await handler.enqueue(...)")
         return self._store(self.lookup.ledgers.get(), jobs, read)
 
-    def _waiting(self, ledger: Ledger, queue: str) -> int:
-        return ledger.store.counts().get(queue, {}).get(JobState.PENDING, 0)
+    def _waiting(self, queue: str) -> int:
+        return self.lookup.ledgers.get().store.counts().get(queue, {}).get(JobState.PENDING, 0)
 
     def _store(self, ledger: Ledger, jobs: Sequence[NewJob], read: Read) -> list[Any]:
         queue, many = jobs[0].queue, len(jobs)
         kept = self.pending.keeps(queue)
         if kept:
-            self._take_room_now(ledger, queue, many)
+            self._take_room_now(queue, many)
         try:
             answers = ledger.commit_now(Group(enqueue=jobs))
         finally:
@@ -238,16 +247,24 @@ class DurableIntake:
                 self.pending.end(queue, many)
         return self._told(ledger, jobs, answers.enqueue, read=read)
 
-    async def _take_room(self, ledger: Ledger, queue: str, wanted: int) -> None:
+    async def _within(self, queue: str, wanted: int, submit: Callable[[], Awaitable[T]]) -> T:
+        """Submit what stores jobs of a queue that has a limit, once there is room for them."""
+        await self._take_room(queue, wanted)
+        try:
+            return await submit()
+        finally:
+            self.pending.end(queue, wanted)
+
+    async def _take_room(self, queue: str, wanted: int) -> None:
         while (since := self.pending.take(queue, wanted)) is not None:
-            waiting = await self.lookup.read(partial(self._waiting, ledger, queue))
+            waiting = await self.lookup.read(partial(self._waiting, queue))
             if self.pending.renew(queue, wanted, waiting=waiting, since=since):
                 return
             await trio.sleep(_UNDER_WAY)
 
-    def _take_room_now(self, ledger: Ledger, queue: str, wanted: int) -> None:
+    def _take_room_now(self, queue: str, wanted: int) -> None:
         while (since := self.pending.take(queue, wanted)) is not None:
-            waiting = self._waiting(ledger, queue)
+            waiting = self._waiting(queue)
             if self.pending.renew(queue, wanted, waiting=waiting, since=since):
                 return
             time.sleep(_UNDER_WAY)
@@ -256,10 +273,6 @@ class DurableIntake:
         self, ledger: Ledger, jobs: Sequence[NewJob], answers: Sequence[Enqueued], *, read: Read
     ) -> list[Any]:
         """Tell of jobs that were stored, and return their handles."""
-        if len(answers) == 1 and answers[0].fresh:  # the lists below take as long as the rest
-            id_ = answers[0].id
-            self.on_stored(jobs, [id_], ledger.store.now)
-            return [JobHandle(id_, self.lookup, read)]
         ids = [answer.id for answer in answers]
         fresh = [answer.fresh for answer in answers]
         if all(fresh):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-import attrs
+import msgspec
 
 from batchq.core.job import NewJob
 from batchq.core.lifecycle import USER, JobState
@@ -25,6 +25,9 @@ Read = Callable[[bytes | None], Any]
 
 class Intake(Protocol):
     """Where a handler's jobs go."""
+
+    async def add(self, job: NewJob, read: Read) -> Any:  # noqa: ANN401 - of any handler's value
+        """Take one job in, and return its handle; see `enqueue`."""
 
     async def enqueue(self, jobs: Sequence[NewJob], read: Read) -> list[Any]:
         """Take jobs in: all or none of them (durable tier), or one after the other (memory).
@@ -80,8 +83,8 @@ class Records(Protocol):
         """Do the same, blocking."""
 
 
-@attrs.define(eq=False)
-class JobHandle(Generic[R]):
+# A msgspec.Struct, as the core's Entry: one is made for every job.
+class JobHandle(msgspec.Struct, Generic[R], eq=False, weakref=True):
     """A stored job, as whoever enqueued it holds it.
 
     Attributes:
@@ -92,11 +95,14 @@ class JobHandle(Generic[R]):
     """
 
     id: int
-    _records: Records = attrs.field(repr=False)
-    _read: Read = attrs.field(repr=False)
-    fresh: bool = attrs.field(default=True, kw_only=True, repr=False)
-    state: JobState = attrs.field(default=JobState.PENDING, init=False)
-    status: str = attrs.field(default=JobState.PENDING.value, init=False)
+    _records: Records
+    _read: Read
+    fresh: bool = True
+    state: JobState = JobState.PENDING
+    status: str = JobState.PENDING.value
+
+    def __repr__(self) -> str:
+        return f"JobHandle(id={self.id}, state={self.state}, status={self.status!r})"
 
     async def refresh(self) -> JobState:
         """Read the job's state anew, and return it.

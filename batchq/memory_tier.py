@@ -225,6 +225,11 @@ class MemoryIntake:
         """Let nothing in."""
         self.working = None
 
+    async def add(self, job: NewJob, read: Read) -> Any:  # noqa: ANN401 - see `Intake`
+        """Admit a job; see `Intake`."""
+        [handle] = await self.enqueue([job], read)
+        return handle
+
     async def enqueue(self, jobs: Sequence[NewJob], read: Read) -> list[Any]:
         """Admit jobs; see `Intake`."""
         del read  # values are not stored: nothing is to be decoded
