@@ -155,9 +155,27 @@ PLAIN: Final = (
     ),
     Fault(
         "flush waits for what was delayed",
-        "core/batcher.py",
+        "core/flushes.py",
         "if entry.code not in _HERE]",
         "if entry.settled]",
+    ),
+    Fault(
+        "flush counts twice what settled early",
+        "core/flushes.py",
+        "if id_ <= last and id_ not in others}",
+        "if id_ <= last}",
+    ),
+    Fault(
+        "flush takes what came later for its own",
+        "core/flushes.py",
+        "if id_ <= last and id_ not in others}",
+        "if id_ not in others}",
+    ),
+    Fault(
+        "flush waits for what had been delayed",
+        "core/waiting.py",
+        "[*ended, *delayed]",
+        "ended",
     ),
     Fault(
         "the last of the blocked producers comes first",
@@ -395,6 +413,13 @@ RICH: Final = (
         "core/bucket.py",
         "line.extendleft(reversed(lot.waiting()))",
         "line.extendleft(lot.waiting())",
+        LOTS,
+    ),
+    Fault(
+        "lots: a flush waits for ever for what made no entry",
+        "core/flushes.py",
+        "flush.left -= sum(len(ids) for",
+        "flush.left -= sum(0 * len(ids) for",
         LOTS,
     ),
     Fault(

@@ -28,7 +28,7 @@ from typing import Any, Generic, TypeVar
 from batchq.core.admission import Admission
 from batchq.core.batch import Batch
 from batchq.core.bucket import Bucket
-from batchq.core.entry import CANCELLED, CLOSED, IN_FLIGHT, PENDING, Canceller, Entry, Owner
+from batchq.core.entry import CANCELLED, CLOSED, IN_FLIGHT, Canceller, Entry, Owner
 from batchq.core.expiry import Delays
 from batchq.core.flushes import Flush
 from batchq.core.news import News
@@ -47,8 +47,6 @@ from batchq.core.waiting import Waiting
 from batchq.errors import EntryCancelled, QueueError
 
 __all__ = ["Batcher"]
-
-_HERE = frozenset({PENDING, IN_FLIGHT})  # where a flush still waits for an entry
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -210,9 +208,7 @@ class Batcher(Generic[T, R]):
         if batch.bisect is not None:
             self._put_back(self.splitting.settled(batch, comes_again=bool(again)), now)
         if self.waiting.flushes.open:
-            self.waiting.flushes.leave(
-                [entry for entry in subject.entries if entry.code not in _HERE]
-            )
+            self.waiting.flushes.ended(subject.entries)
         if learns and self._starter.rich:
             self.waiting.slack.took(now - batch.started_at)
         if learns and self._starter.learning is not None:
@@ -289,7 +285,8 @@ class Batcher(Generic[T, R]):
 
     def flush(self) -> Flush:
         """Make what is pending due; see `Flush` for what its caller waits for."""
-        flush: Flush = self.waiting.flush(self._starter.flying(), self.door.last_id)
+        starter, flying = self._starter, self._outstanding() - self.waiting.size
+        flush: Flush = self.waiting.flush(self.door.last_id, flying=flying, ended=starter.ended())
         return flush
 
     def end(self, error: QueueError) -> list[T]:
@@ -305,7 +302,7 @@ class Batcher(Generic[T, R]):
             if entry.code == IN_FLIGHT:
                 self._settling.count(CLOSED)
                 entry.settle(CLOSED, Result.fail(error))
-                self.waiting.flushes.leave([entry])
+                self.waiting.flushes.leave([entry.id])
             else:
                 self.waiting.remove(entry, CLOSED, error)
         return items
@@ -397,5 +394,5 @@ class Batcher(Generic[T, R]):
         """Let those of entries wait again that are still in flight, and wanted."""
         for entry in self._settling.give_back(entries):
             self.waiting.put_back(entry)
-        self.waiting.flushes.leave([entry for entry in entries if entry.settled])
+        self.waiting.flushes.leave([entry.id for entry in entries if entry.settled])
         self.door.let_in(now)

@@ -1,39 +1,57 @@
-"""Who waits for a flush, and for which entries."""
+"""Who waits for a flush, and how many entries are left of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from itertools import chain
+from typing import Any, Final
 
 import attrs
 
-from batchq.core.entry import Entry
+from batchq.core.entry import IN_FLIGHT, PENDING, Entry
+from batchq.core.lot import Cut
 
-__all__ = ["Flush", "Flushes"]
+__all__ = ["Flush", "Flushes", "gone"]
+
+_HERE: Final = frozenset({PENDING, IN_FLIGHT})  # where a flush still waits for an entry
+
+
+def gone(batches: Iterable[Sequence[Entry[Any, Any]]]) -> list[int]:
+    """Return the ids, of entries of batches, that a flush does not wait for.
+
+    Those that have not been made are all in flight, or have just succeeded together.
+    """
+    made = [entries for entries in batches if type(entries) is not Cut or entries.made]
+    return [entry.id for entry in chain.from_iterable(made) if entry.code not in _HERE]
 
 
 @attrs.define(eq=False)
 class Flush:
     """A call of `flush()`.
 
+    It counts what it waits for: a set of entries would be as large as the queue, and each
+    entry would have to be made for it.
+
     Attributes:
-        left: entries that were pending or in flight at the call, and have neither been
-            settled nor delayed since.
+        last_id: the newest entry at the call.
+        left: how many were pending or in flight at the call, and have neither been settled
+            nor delayed since [entries].
+        others: the ids up to the newest that are not waited for, or not any more, and may
+            be heard of again.
         wake: called once, when none is left.
     """
 
-    left: set[Entry[Any, Any]]
+    last_id: int
+    left: int
+    others: set[int]
     wake: Callable[[], object] | None = None
 
-    def leave(self, entries: Iterable[Entry[Any, Any]]) -> bool:
-        """Note that `entries` were settled or delayed; tell whether none is left."""
-        self.left.difference_update(entries)
-        if self.left:
-            return False
-        if self.wake is not None:
-            self.wake()
-            self.wake = None
-        return True
+    def leave(self, ids: Iterable[int]) -> None:
+        """Note that entries were settled or delayed."""
+        last, others = self.last_id, self.others
+        left = {id_ for id_ in ids if id_ <= last and id_ not in others}
+        others |= left
+        self.left -= len(left)
 
 
 @attrs.define(eq=False)
@@ -46,10 +64,10 @@ class Flushes:
 
     open: list[Flush] = attrs.field(factory=list)
 
-    def begin(self, entries: Iterable[Entry[Any, Any]]) -> Flush:
-        """Wait for `entries` from now on."""
-        flush = Flush(set(entries))
-        if flush.left:
+    def begin(self, last_id: int, left: int, others: Iterable[int]) -> Flush:
+        """Wait for what is pending or in flight; see `Flush`."""
+        flush = Flush(last_id, left, set(others))
+        if left:
             self.open.append(flush)
         return flush
 
@@ -58,7 +76,25 @@ class Flushes:
         if flush in self.open:
             self.open.remove(flush)
 
-    def leave(self, entries: Sequence[Entry[Any, Any]]) -> None:
-        """Note that `entries` were settled or delayed."""
+    def leave(self, ids: Sequence[int]) -> None:
+        """Note that entries were settled or delayed; of some it may be known already."""
         if self.open:
-            self.open = [flush for flush in self.open if not flush.leave(entries)]
+            for flush in self.open:
+                flush.leave(ids)
+            self._tell()
+
+    def ended(self, entries: Sequence[Entry[Any, Any]]) -> None:
+        """Note that a call ended."""
+        if type(entries) is Cut and not entries.made:  # they succeeded: that is all of them
+            for flush in self.open:
+                flush.left -= sum(len(ids) for ids in entries.ids() if ids[0] <= flush.last_id)
+        self.leave(gone([entries]))
+
+    def _tell(self) -> None:
+        """Let those go on of whose flush none is left."""
+        over = [flush for flush in self.open if not flush.left]
+        for flush in over:
+            self.open.remove(flush)
+            if flush.wake is not None:
+                flush.wake()
+                flush.wake = None

@@ -113,10 +113,14 @@ class Lot(msgspec.Struct, eq=False):
                 self.made = made
         return self.made
 
+    def ids(self, start: int, stop: int) -> range:
+        """Return the ids of neighbours."""
+        first = self.id - self._gone
+        return range(first + start, first + stop)
+
     def new(self, start: int, stop: int) -> list[Any]:
         """Make entries that wait."""
-        first = self.id - self._gone
-        ids = range(first + start, first + stop)
+        ids = self.ids(start, stop)
         # The loops of `map` are the fastest that there are.
         entries = list(
             map(self.make, ids, repeat(self.priority), repeat(self.enqueued_at), repeat(self.owner))
@@ -236,6 +240,15 @@ class Cut(_Made[Entry[Any, Any]]):
 
     def __len__(self) -> int:
         return self._size
+
+    @property
+    def made(self) -> bool:
+        """Whether they have been made."""
+        return self._entries is not None
+
+    def ids(self) -> list[range]:
+        """Return their ids, of neighbours together, in order."""
+        return [each.lot.ids(each.start, each.start + each.size) for each in self._pieces]
 
     def items(self) -> list[Any]:
         """Return the items, in order."""

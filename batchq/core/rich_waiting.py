@@ -252,7 +252,7 @@ class RichWaiting:
         else:
             self._selection.leave(entry)
         self._selection.changed(entry.more.partition)
-        self.flushes.leave([entry])
+        self.flushes.leave([entry.id])
         self._tidy()
         self._let_go_of_settled()
 
@@ -271,10 +271,11 @@ class RichWaiting:
             self._expire(entry)
         return found
 
-    def flush(self, flying: Iterable[Entry[Any, Any]], last_id: int) -> Flush:
-        """Make what is pending due; `flying` is in flight."""
-        del last_id  # each entry is marked of its own
-        return self.flushes.begin((*self._selection.flush(), *flying))
+    def flush(self, last_id: int, *, flying: int, ended: Iterable[int]) -> Flush:
+        """Make what is pending due; see `Waiting`."""
+        self._selection.flush()  # each entry is marked of its own
+        delayed = [entry.id for entry in self.delays]
+        return self.flushes.begin(last_id, self.pending + flying, [*ended, *delayed])
 
     def oldest(self, now: float) -> float:
         """Return how long the oldest entry that waits has been here [s]; 0: none waits."""
@@ -305,7 +306,7 @@ class RichWaiting:
         if entry.code == IN_FLIGHT:
             self.settling.count(EXPIRED)
             entry.settle(EXPIRED, Result.fail(error))
-            self.flushes.leave([entry])
+            self.flushes.leave([entry.id])
         else:
             self.remove(entry, EXPIRED, error)
         self._news.add("on_drop", item, "expired")

@@ -126,13 +126,11 @@ class Selection:
         bucket.mark_due(entry, reason)
         self._see(bucket)
 
-    def flush(self) -> list[Entry[Any, Any]]:
-        """Note that nothing that is PENDING may wait for company any longer; return it."""
-        entries: list[Entry[Any, Any]] = []
+    def flush(self) -> None:
+        """Note that nothing that is PENDING may wait for company any longer."""
         for bucket in self._buckets.values():
-            entries += bucket.flush()
+            bucket.flush()
             self._see(bucket)
-        return entries
 
     def change(self, entry: Entry[Any, Any], *, priority: int, weight: float) -> None:
         """Give an entry that waits a better level or another weight."""

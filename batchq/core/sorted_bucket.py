@@ -169,13 +169,11 @@ class SortedBucket(msgspec.Struct, eq=False, gc=False):
         # An assignment would show it to the garbage collector, as an entry's item would.
         force_setattr(entry.more, "due", reason)
 
-    def flush(self) -> list[Entry[Any, Any]]:
-        """Note that nothing here may wait for company any longer; return it, in order."""
-        entries = self.in_order()
-        for entry in entries:
+    def flush(self) -> None:
+        """Note that nothing here may wait for company any longer."""
+        for entry in self.in_order():
             force_setattr(entry.more, "due", Trigger.FLUSH)  # as above
         self.due, self.reason = self.count, Trigger.FLUSH
-        return entries
 
     def rank(self) -> float:
         """Tell the level of the first entry, or the time part of its order key."""

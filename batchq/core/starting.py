@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from batchq.core.adaptive import AdaptiveConcurrency
 from batchq.core.admission import Admission
 from batchq.core.batch import Batch, Trigger
 from batchq.core.entry import IN_FLIGHT, Entry
+from batchq.core.flushes import gone
 from batchq.core.learning import learning
 from batchq.core.limits import Limits
 from batchq.core.lot import Cut
@@ -141,10 +143,18 @@ class Starter:
 
     def flying(self) -> list[Entry[Any, Any]]:
         """Return what is in flight."""
-        batches = [*self.running, *self.splitting.waiting]
-        entries = (entry for batch in batches for entry in (batch.root or batch).entries)
+        entries = chain.from_iterable(self._carried())
         # Once each: a part and what it is a part of have entries in common.
         return list({entry.id: entry for entry in entries if entry.code == IN_FLIGHT}.values())
+
+    def ended(self) -> list[int]:
+        """Return the ids in batches that run whose entries are not in flight any more."""
+        return gone(self._carried())
+
+    def _carried(self) -> list[Sequence[Entry[Any, Any]]]:
+        """Return the entries of each batch that runs, or is taken apart."""
+        batches = [*self.running, *self.splitting.waiting]
+        return [(batch.root or batch).entries for batch in batches]
 
     def _start(self, now: float) -> Batch[Any] | None:
         # Even paused: the slot of one that has no part left is free.
@@ -268,6 +278,6 @@ class Starter:
 
     def _settle_early(self, batch: Batch[Any], index: int, result: Result[Any]) -> None:
         if batch in self.running and self._settling.early(batch, index, result):
-            self.waiting.flushes.leave([batch.entries[index]])
+            self.waiting.flushes.leave([batch.entries[index].id])
             if self.rich and self._news.ring is not None:
                 self._news.ring()  # there may be room by `max_outstanding`

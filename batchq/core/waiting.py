@@ -155,12 +155,19 @@ class Waiting:
         entry.settle(code, Result.fail(error))
         room.forget(entry)
         self.size -= 1
-        self.flushes.leave([entry])
+        self.flushes.leave([entry.id])
 
-    def flush(self, flying: Iterable[Entry[Any, Any]], last_id: int) -> Flush:
-        """Make what is pending due, up to `last_id`; `flying` is in flight."""
+    def flush(self, last_id: int, *, flying: int, ended: Iterable[int]) -> Flush:
+        """Make what is pending due.
+
+        Args:
+            last_id: of the newest entry.
+            flying: what is in flight [entries].
+            ended: ids in batches that run whose entries are not in flight any more.
+        """
         self.bucket.flushed = last_id
-        return self.flushes.begin((*self.bucket, *flying))
+        delayed = [entry.id for entry in self.delays]
+        return self.flushes.begin(last_id, self.pending + flying, [*ended, *delayed])
 
     def oldest(self, now: float) -> float:
         """Return how long the oldest entry that waits has been here [s]; 0: none waits."""

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from batchq.core.batch import Batch
 from batchq.core.batcher import Batcher
 from batchq.core.entry import Entry, EntryStatus, Owner
+from batchq.core.flushes import Flush
 from batchq.core.lot import Cut
 from batchq.core.options import read_settings
 from batchq.core.result import Result
@@ -61,6 +62,7 @@ class Twins:
     held: list[tuple[Sequence[Any], Sequence[Any]]] = attrs.field(factory=list)
     running: list[tuple[Batch[Any], Batch[Any]]] = attrs.field(factory=list)
     ended: list[tuple[Batch[Any], Batch[Any]]] = attrs.field(factory=list)
+    flushes: list[tuple[Flush, Flush]] = attrs.field(factory=list)
 
     @property
     def both(self) -> tuple[Batcher[Any, Any], Batcher[Any, Any]]:
@@ -86,6 +88,7 @@ class Twins:
             self.chance.choice(moves)()
             assert self.bulk.size == self.single.size
             assert self.bulk.next_deadline() == self.single.next_deadline()
+            assert all(bulk.left == single.left for bulk, single in self.flushes)
         self.finish()
 
     def items(self, count: int) -> list[int]:
@@ -197,8 +200,8 @@ class Twins:
 
     def flush(self) -> None:
         bulk, single = (batcher.flush() for batcher in self.both)
-        ids = [{entry.id for entry in flush.left} for flush in (bulk, single)]
-        assert ids[0] == ids[1]
+        assert bulk.left == single.left
+        self.flushes.append((bulk, single))
 
     def time_passes(self) -> None:
         self.now += 0.5
@@ -332,3 +335,23 @@ def test_entries_are_made_while_nothing_can_be_cut_from_their_lot() -> None:
     assert locked == []
     assert [entry.item for entry in entries] == list("abc")  # perhaps in another thread
     assert locked == [True] * 3
+
+
+def test_a_flush_makes_no_entry_and_ends_with_the_last_of_what_waited() -> None:
+    batcher = new_batcher(batch_size=2, flush_interval=60.0)
+    batcher.door.enqueue_many("abc", None, 0.0)
+    first: Any = batcher.next_batch(0.0)
+    flush = batcher.flush()
+    wakes = list[None]()
+    flush.wake = lambda: wakes.append(None)
+    batcher.door.enqueue_many("later", None, 0.0)
+    assert flush.left == 3
+    batcher.settle(first, None, now=0.0, draw=0.5)
+    batcher.release(first)
+    second: Any = batcher.next_batch(0.0)
+    assert list(second) == ["c", "l"]
+    assert [type(batch.entries) for batch in (first, second)] == [Cut, Cut]
+    assert not any(batch.entries.made for batch in (first, second))
+    assert (flush.left, wakes) == (1, [])
+    batcher.settle(second, None, now=0.0, draw=0.5)
+    assert (flush.left, wakes) == (0, [None])
