@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, Generic, TypeVar
 
 import attrs
 import trio
 
 from batchq.core.batcher import Batcher
+from batchq.core.lot import Joined
 from batchq.core.offer import Offer
 from batchq.core.options import PerCall, Special
 from batchq.errors import QueueError
@@ -42,20 +44,21 @@ class Entrance(Generic[T, R]):
         door = self.batcher.door
         if len(left) <= door.room():
             return self._admit(left, priority, delay=delay)
-        entries: list[Entry[T, R]] = []
+        parts: list[Sequence[Entry[T, R]]] = []
+        done = 0
         try:
-            while len(entries) < len(left):
+            while done < len(left):
                 # No more than has room: what is left is not copied each time there is some.
-                end = len(entries) + max(1, door.room())
-                part = left[len(entries) : end]
-                admitted = self._admit(part, priority, delay=delay)
-                entries += admitted
-                if len(admitted) < len(part):
-                    entries.append(await self.wait(left[len(entries)], priority, delay=delay))
+                part = left[done : done + max(1, door.room())]
+                parts.append(self._admit(part, priority, delay=delay))
+                done += len(parts[-1])
+                if len(parts[-1]) < len(part):
+                    parts.append([await self.wait(left[done], priority, delay=delay)])
+                    done += 1
         except QueueError as error:
-            error.entries = [*entries, *error.entries]
+            error.entries = [*chain.from_iterable(parts), *error.entries]
             raise
-        return entries
+        return Joined(parts)
 
     def enter_all(
         self, items: Sequence[T], priority: int | None, *, delay: float, call: PerCall | Special

@@ -396,9 +396,9 @@ RICH: Final = (
     ),
     Fault(
         "lots: what is in flight and looked at stays so",
-        "core/lot.py",
-        "        if self._entries is not None:\n            return 0\n",
-        "",
+        "core/settling.py",
+        "if more or entries.made:",
+        "if more:",
         LOTS,
     ),
     Fault(
@@ -420,6 +420,20 @@ RICH: Final = (
         "core/flushes.py",
         "flush.left -= sum(len(ids) for",
         "flush.left -= sum(0 * len(ids) for",
+        LOTS,
+    ),
+    Fault(
+        "lots: what stands beside one in a batch gets no value",
+        "core/settling.py",
+        "zip(part, values or (), strict=False)",
+        "zip(part, (), strict=False)",
+        LOTS,
+    ),
+    Fault(
+        "lots: what stands beside one in a batch waits on",
+        "core/waiting.py",
+        "entries.there() if type(entries) is Cut else entries",
+        "() if type(entries) is Cut else entries",
         LOTS,
     ),
     Fault(

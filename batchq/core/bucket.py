@@ -17,7 +17,7 @@ import bisect
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from itertools import islice
 from operator import attrgetter
 from typing import Any, Final
 
@@ -117,7 +117,7 @@ class Bucket:
         """Take the first entries out, at most `limit`: best level first, then by id.
 
         Returns:
-            A list of them, or a `Cut`: none of them has been made.
+            A list of them, or a `Cut`: not all of them have been made.
         """
         taken: list[Any] = []
         # There may be many levels, most of them empty: a filter passes over those in C.
@@ -183,20 +183,15 @@ class Bucket:
 
     def _take_cells(self, limit: int) -> Sequence[Entry[Any, Any]]:
         """Take from lines with lots in them, of whose entries none is dead or comes again."""
-        taken: list[Any] = []
-        left, whole = limit, True
+        parts: list[Any] = []
+        left = limit
         for line in filter(None, self.fresh):
             while left and line:
-                part: Any = self._take_piece(line, left) or self._take_entries(line, left)
-                taken.append(part)
-                left -= part.size if type(part) is Piece else len(part)
-                whole = whole and type(part) is Piece
+                parts.append(self._take_piece(line, left) or self._take_entries(line, left))
+                left -= len(parts[-1])
             if not left:
                 break
-        if whole:
-            return Cut(taken, limit - left)
-        parts = [part.entries() if type(part) is Piece else part for part in taken]
-        return [*chain.from_iterable(parts)]
+        return Cut(parts, limit - left)
 
     def _take_piece(self, line: Line, limit: int) -> Piece | None:
         """Take a piece of the lot that comes first; None: there are entries."""

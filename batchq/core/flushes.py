@@ -17,12 +17,9 @@ _HERE: Final = frozenset({PENDING, IN_FLIGHT})  # where a flush still waits for 
 
 
 def gone(batches: Iterable[Sequence[Entry[Any, Any]]]) -> list[int]:
-    """Return the ids, of entries of batches, that a flush does not wait for.
-
-    Those that have not been made are all in flight, or have just succeeded together.
-    """
-    made = [entries for entries in batches if type(entries) is not Cut or entries.made]
-    return [entry.id for entry in chain.from_iterable(made) if entry.code not in _HERE]
+    """Return the ids, of entries of batches that are there, that a flush does not wait for."""
+    there = [each.there() if type(each) is Cut else each for each in batches]
+    return [entry.id for entry in chain.from_iterable(there) if entry.code not in _HERE]
 
 
 @attrs.define(eq=False)
@@ -85,9 +82,9 @@ class Flushes:
 
     def ended(self, entries: Sequence[Entry[Any, Any]]) -> None:
         """Note that a call ended."""
-        if type(entries) is Cut and not entries.made:  # they succeeded: that is all of them
+        if type(entries) is Cut:  # those that were never made have succeeded
             for flush in self.open:
-                flush.left -= sum(len(ids) for ids in entries.ids() if ids[0] <= flush.last_id)
+                flush.left -= sum(len(ids) for ids in entries.missing() if ids[0] <= flush.last_id)
         self.leave(gone([entries]))
 
     def _tell(self) -> None:

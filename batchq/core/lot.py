@@ -28,7 +28,7 @@ from msgspec.structs import force_setattr
 
 from batchq.core.entry import IN_FLIGHT, PENDING, SUCCEEDED, Entry, Owner
 
-__all__ = ["Cut", "Entries", "Lot", "Piece"]
+__all__ = ["Cut", "Entries", "Joined", "Lot", "Piece"]
 
 E = TypeVar("E", bound=Entry[Any, Any])
 
@@ -158,6 +158,19 @@ class Piece(msgspec.Struct, eq=False):
     done: bool = False
     answers: Sequence[object] | None = None
 
+    def __len__(self) -> int:
+        return self.size
+
+    @property
+    def items(self) -> list[Any]:
+        """Return the items, in order."""
+        return self.lot.items[self.start : self.start + self.size]
+
+    @property
+    def ids(self) -> range:
+        """Return the ids, in order."""
+        return self.lot.ids(self.start, self.start + self.size)
+
     def entries(self) -> list[Entry[Any, Any]]:
         """Return the entries; once."""
         lot = self.lot
@@ -228,13 +241,37 @@ class Entries(_Made[E]):
         return self._entries
 
 
+class Joined(_Made[E]):
+    """The entries of several parts, in order."""
+
+    __slots__ = ("_entries", "_parts", "_size")
+
+    def __init__(self, parts: Sequence[Sequence[E]]) -> None:
+        self._parts = parts
+        self._size = sum(map(len, parts))
+        self._entries: list[E] = []
+
+    def __len__(self) -> int:
+        return self._size
+
+    def all(self) -> list[E]:
+        """Return the entries."""
+        if self._parts:
+            self._entries, self._parts = [*chain.from_iterable(self._parts)], ()
+        return self._entries
+
+
 class Cut(_Made[Entry[Any, Any]]):
-    """The entries of one batch, one per item, in order."""
+    """The entries of one batch, one per item, in order.
 
-    __slots__ = ("_entries", "_pieces", "_size")
+    Attributes:
+        parts: pieces of lots, and lists of entries that are there.
+    """
 
-    def __init__(self, pieces: Sequence[Piece], size: int) -> None:
-        self._pieces = pieces
+    __slots__ = ("_entries", "_size", "parts")
+
+    def __init__(self, parts: Sequence[Piece | list[Entry[Any, Any]]], size: int) -> None:
+        self.parts = parts
         self._size = size
         self._entries: list[Entry[Any, Any]] | None = None
 
@@ -243,35 +280,33 @@ class Cut(_Made[Entry[Any, Any]]):
 
     @property
     def made(self) -> bool:
-        """Whether they have been made."""
+        """Whether all of them have been made."""
         return self._entries is not None
 
-    def ids(self) -> list[range]:
-        """Return their ids, of neighbours together, in order."""
-        return [each.lot.ids(each.start, each.start + each.size) for each in self._pieces]
+    def there(self) -> list[Entry[Any, Any]]:
+        """Return those that are there, without making any."""
+        if self._entries is not None:
+            return self._entries
+        there = [part for part in self.parts if not isinstance(part, Piece)]
+        return [*chain.from_iterable(there)]
+
+    def missing(self) -> list[range]:
+        """Return the ids of those that are not there, of neighbours together."""
+        if self._entries is not None:
+            return []
+        return [each.ids for each in self.parts if isinstance(each, Piece)]
 
     def items(self) -> list[Any]:
         """Return the items, in order."""
-        items = [each.lot.items[each.start : each.start + each.size] for each in self._pieces]
+        items = [
+            part.items if isinstance(part, Piece) else [entry.item for entry in part]
+            for part in self.parts
+        ]
         return items[0] if len(items) == 1 else [*chain.from_iterable(items)]
 
     def all(self) -> list[Entry[Any, Any]]:
         """Return the entries."""
         if self._entries is None:
-            self._entries = [*chain.from_iterable(piece.entries() for piece in self._pieces)]
+            parts = [part.entries() if isinstance(part, Piece) else part for part in self.parts]
+            self._entries = [*chain.from_iterable(parts)]
         return self._entries
-
-    def succeed(self, answers: Sequence[object] | None) -> int:
-        """Let those succeed that have no entries, with one value each or without.
-
-        Returns:
-            How many they were [entries]: all, unless somebody has asked for one.
-        """
-        if self._entries is not None:
-            return 0
-        done = start = 0
-        for piece in self._pieces:
-            stop = start + piece.size
-            done += piece.succeed(None if answers is None else answers[start:stop])
-            start = stop
-        return done

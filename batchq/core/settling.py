@@ -24,7 +24,7 @@ from batchq.core.entry import (
     Entry,
     EntryStatus,
 )
-from batchq.core.lot import Cut
+from batchq.core.lot import Cut, Piece
 from batchq.core.news import News
 from batchq.core.numbers import A_WAIT, is_wait
 from batchq.core.result import Result
@@ -165,14 +165,23 @@ class Settling:
         self._succeeded += done
 
     def _succeed_unmade(self, entries: Cut, answers: Sequence[object] | None) -> int:
-        """Let those succeed, if all do, that nobody has asked for; return how many."""
-        if answers is not None:
-            kinds = set(map(type, answers))
-            if any(kind is Result or issubclass(kind, _SAYS_MORE) for kind in kinds):
-                return 0
-        done = entries.succeed(answers)
-        self._succeeded += done
-        return done
+        """Let all succeed, if all do, unless all are there; return how many."""
+        kinds = () if answers is None else set(map(type, answers))
+        more = kinds and any(kind is Result or issubclass(kind, _SAYS_MORE) for kind in kinds)
+        if more or entries.made:
+            return 0
+        before, start = self._succeeded, 0
+        for part in entries.parts:
+            stop = start + len(part)
+            values = None if answers is None else answers[start:stop]
+            if isinstance(part, Piece):
+                self._succeeded += part.succeed(values)
+            else:
+                for entry, value in zip(part, values or (), strict=False):
+                    entry.answer = value
+                self._succeed(part)
+            start = stop
+        return self._succeeded - before
 
     def _end_one(
         self, entry: Entry[Any, Any], result: Result[Any], *, now: float, draw: float

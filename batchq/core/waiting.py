@@ -17,6 +17,7 @@ from batchq.core.bucket import Bucket
 from batchq.core.entry import DELAYED, IN_FLIGHT, Entry
 from batchq.core.expiry import Delays
 from batchq.core.flushes import Flush, Flushes
+from batchq.core.lot import Cut
 from batchq.core.result import Result
 from batchq.core.settling import Settling
 
@@ -109,9 +110,8 @@ class Waiting:
         """Take the entries of a choice out; they are IN_FLIGHT."""
         entries = self.bucket.take(choice.count)
         self.size -= len(entries)
-        if type(entries) is list:  # else there are no entries yet
-            for entry in entries:
-                entry.code = IN_FLIGHT
+        for entry in entries.there() if type(entries) is Cut else entries:
+            entry.code = IN_FLIGHT
         return entries
 
     def next_ready(self, *, later: bool = False) -> float:

@@ -264,15 +264,21 @@ def test_of_many_that_came_in_together_many_may_be_cancelled_wherever_they_stand
     assert {entry.status for entry in entries[200:]} == {EntryStatus.SUCCEEDED}
 
 
-def test_a_batch_of_one_lot_makes_no_entry_and_one_that_mixes_makes_its_own() -> None:
-    batcher, entries = enqueued(9, batch_size=4, concurrency=9)
-    del entries
-    mixed, whole = batcher.next_batch(0.0), batcher.next_batch(0.0)
-    assert mixed is not None
-    assert list(mixed) == ["first", 0, 1, 2]
-    assert whole is not None
-    assert type(whole.entries) is Cut
-    assert [entry.item for entry in mixed.entries] == ["first", 0, 1, 2]
+def test_a_batch_makes_no_entry_that_nobody_looks_at() -> None:
+    batcher, entries = enqueued(9, batch_size=4)
+    first: Any = batcher.next_batch(0.0)
+    assert list(first) == ["first", 0, 1, 2]
+    assert [entry.item for entry in first.entries.there()] == ["first"]
+    batcher.settle(first, list("abcd"), now=0.0, draw=0.5)
+    batcher.release(first)
+    second: Any = batcher.next_batch(0.0)
+    assert list(second) == [3, 4, 5, 6]
+    assert not second.entries.there()
+    assert [entry.verdict.value for entry in first.entries] == list("abcd")
+    assert [entry.status for entry in entries[2:4]] == [
+        EntryStatus.SUCCEEDED,
+        EntryStatus.IN_FLIGHT,
+    ]
 
 
 def test_what_succeeds_lets_go_of_its_item_and_what_nobody_holds_of_its_value() -> None:
