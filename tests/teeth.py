@@ -173,9 +173,9 @@ PLAIN: Final = (
     ),
     Fault(
         "flush waits for what had been delayed",
-        "core/waiting.py",
-        "[*ended, *delayed]",
-        "ended",
+        "core/batcher.py",
+        "[*self._starter.gone(), *(entry.id for entry in waiting.delays)]",
+        "self._starter.gone()",
     ),
     Fault(
         "the last of the blocked producers comes first",

@@ -285,8 +285,11 @@ class Batcher(Generic[T, R]):
 
     def flush(self) -> Flush:
         """Make what is pending due; see `Flush` for what its caller waits for."""
-        starter, flying = self._starter, self._outstanding() - self.waiting.size
-        flush: Flush = self.waiting.flush(self.door.last_id, flying=flying, ended=starter.ended())
+        waiting, last_id = self.waiting, self.door.last_id
+        waiting.flush(last_id)
+        others = [*self._starter.gone(), *(entry.id for entry in waiting.delays)]
+        left = self._outstanding() - waiting.delays.count
+        flush: Flush = waiting.flushes.begin(last_id, left, others)
         return flush
 
     def end(self, error: QueueError) -> list[T]:

@@ -24,7 +24,7 @@ from batchq.core.batch import Batch, Trigger
 from batchq.core.coalescing import Shared
 from batchq.core.entry import DELAYED, EXPIRED, IN_FLIGHT, PENDING, Entry, More
 from batchq.core.expiry import Deadlines, Delays, Slack
-from batchq.core.flushes import Flush, Flushes
+from batchq.core.flushes import Flushes
 from batchq.core.news import News
 from batchq.core.options import Settings
 from batchq.core.planning import Planning
@@ -271,11 +271,10 @@ class RichWaiting:
             self._expire(entry)
         return found
 
-    def flush(self, last_id: int, *, flying: int, ended: Iterable[int]) -> Flush:
-        """Make what is pending due; see `Waiting`."""
-        self._selection.flush()  # each entry is marked of its own
-        delayed = [entry.id for entry in self.delays]
-        return self.flushes.begin(last_id, self.pending + flying, [*ended, *delayed])
+    def flush(self, last_id: int) -> None:
+        """Make what is pending due."""
+        del last_id  # each entry is marked of its own
+        self._selection.flush()
 
     def oldest(self, now: float) -> float:
         """Return how long the oldest entry that waits has been here [s]; 0: none waits."""

@@ -147,7 +147,7 @@ class Starter:
         # Once each: a part and what it is a part of have entries in common.
         return list({entry.id: entry for entry in entries if entry.code == IN_FLIGHT}.values())
 
-    def ended(self) -> list[int]:
+    def gone(self) -> list[int]:
         """Return the ids in batches that run whose entries are not in flight any more."""
         return gone(self._carried())
 

@@ -6,7 +6,7 @@ Rule 1: `size` counts each waiting entry once, at every step.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -16,7 +16,7 @@ from batchq.core.batch import Batch, Trigger
 from batchq.core.bucket import Bucket
 from batchq.core.entry import DELAYED, IN_FLIGHT, Entry
 from batchq.core.expiry import Delays
-from batchq.core.flushes import Flush, Flushes
+from batchq.core.flushes import Flushes
 from batchq.core.lot import Cut
 from batchq.core.result import Result
 from batchq.core.settling import Settling
@@ -157,17 +157,9 @@ class Waiting:
         self.size -= 1
         self.flushes.leave([entry.id])
 
-    def flush(self, last_id: int, *, flying: int, ended: Iterable[int]) -> Flush:
-        """Make what is pending due.
-
-        Args:
-            last_id: of the newest entry.
-            flying: what is in flight [entries].
-            ended: ids in batches that run whose entries are not in flight any more.
-        """
+    def flush(self, last_id: int) -> None:
+        """Make what is pending due; `last_id` is that of the newest entry."""
         self.bucket.flushed = last_id
-        delayed = [entry.id for entry in self.delays]
-        return self.flushes.begin(last_id, self.pending + flying, [*ended, *delayed])
 
     def oldest(self, now: float) -> float:
         """Return how long the oldest entry that waits has been here [s]; 0: none waits."""
