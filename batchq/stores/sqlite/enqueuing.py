@@ -21,21 +21,21 @@ __all__ = ["Holder", "enqueue", "find_holders"]
 
 _LAST_ID: Final = "SELECT seq FROM sqlite_sequence WHERE name = 'batchq_jobs'"
 
-# The cast keeps bytes as they are, and makes them readable in any tool.
 _COLUMNS: Final = """
            (id, queue, handler, state, priority, due_at,
             attempt, refunds, max_attempts, crashes, enqueued_at, payload"""
-# OR FAIL: whoever fails is rolled back with all of its transaction, so SQLite need not keep
-# what would take back a part of it.
+# OR FAIL: a failure rolls the whole transaction back, so SQLite need not keep what would take
+# back this statement alone.
 _INSERT: Final = f"INSERT OR FAIL INTO batchq_jobs {_COLUMNS}) VALUES "  # noqa: S608 - constants
 _EACH: Final = 3  # bound for each row: its id, when it is due, its payload
 
 
 def _insert_rows(rows: int) -> str:
-    """Return the statement that stores so many jobs of one kind."""
+    """Return the statement that stores so many jobs of one kind; ?1 to ?5 are all rows'."""
+    # The cast keeps bytes as they are, and makes them readable in any tool.
     values = [
-        f"(?{id_}, ?1, ?2, 'pending', ?3, ?{id_ + 1}, 0, 0, ?4, 0, ?5, CAST(?{id_ + 2} AS TEXT))"
-        for id_ in range(6, 6 + rows * _EACH, _EACH)
+        f"(?{own}, ?1, ?2, 'pending', ?3, ?{own + 1}, 0, 0, ?4, 0, ?5, CAST(?{own + 2} AS TEXT))"
+        for own in range(6, 6 + rows * _EACH, _EACH)
     ]
     return _INSERT + ", ".join(values)
 
@@ -58,7 +58,7 @@ _HOLDERS: Final = """
 """
 _REPLACE: Final = "UPDATE batchq_jobs SET payload = CAST(? AS TEXT), due_at = ? WHERE id = ?"
 
-# What jobs stored together mostly have in common: queue, handler, priority, max_attempts.
+# What jobs stored together mostly share: queue, handler, priority, max_attempts.
 _Kind = tuple[str, str, int, int | None]
 
 
@@ -88,11 +88,11 @@ def enqueue(
     for id_, job in enumerate(jobs, first):
         if job.key is not None or job.expires is not None or job.tags:
             return _enqueue_whole(connection, jobs, first=first, counting=counting)
-        kind = kinds[job.queue, job.handler, job.priority, job.max_attempts]
-        kind += id_, now + job.delay, _text(job.payload)
-    for (queue, *others), values in kinds.items():
-        _insert(connection, (queue, *others, now), values)
-        counting.of(queue).enqueued += len(values) // _EACH
+        values = kinds[job.queue, job.handler, job.priority, job.max_attempts]
+        values += id_, now + job.delay, _text(job.payload)
+    for kind, values in kinds.items():
+        _insert(connection, (*kind, now), values)
+        counting.of(kind[0]).enqueued += len(values) // _EACH
     return [*map(Enqueued, range(first, first + len(jobs)))]
 
 
