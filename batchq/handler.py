@@ -133,7 +133,7 @@ class AnyHandler(Generic[R]):
 
     @cached_property
     def _terms(self) -> tuple[int, float, int, JobKey | None, float | None, tuple[str, ...]]:
-        """What follows the payload in every new job."""
+        """What follows the payload in every new job, in `NewJob`'s order; worked out once."""
         using = self._using
         retries = self.retry.max_retries if using.max_retries is None else using.max_retries
         return (

@@ -1,4 +1,4 @@
-"""What happens again and again: the log is told of it once a minute, and how often it was."""
+"""What happens again and again: the log is told of it once a minute, with its number."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Repeats:
     _counts: dict[object, int] = attrs.field(factory=dict, init=False)
 
     def due(self, kind: object, count: int = 1) -> int:
-        """Note that it has happened; return how often the log is to be told of; 0: not now."""
+        """Note that it has happened; return the number to tell the log; 0: tell it nothing now."""
         count += self._counts.pop(kind, 0)
         now = trio.current_time()
         if now - self._told_at.get(kind, -math.inf) < _TELL_EVERY:
