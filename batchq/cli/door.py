@@ -42,8 +42,8 @@ def existing_store(url: str) -> Iterator[Store]:
     """Open a store that is there already.
 
     Raises:
-        Refusal: there is none; looking for jobs must not make a database, nor tables in
-            somebody else's.
+        Refusal: there is none, or none that this user may look at; looking for jobs must
+            not make a database, nor tables in somebody else's.
     """
     path = path_of(url)
     if path is None:

@@ -15,6 +15,7 @@ from batchq.cli.table import table
 
 if TYPE_CHECKING:
     from batchq.core.record import JobFilter, Outcome
+    from batchq.manager import QueueManager
     from batchq.stores.base import Store
 
 __all__ = ["STATUSES", "JobId", "cancel", "clean", "delete", "queue", "retry"]
@@ -102,15 +103,7 @@ def _which(command: F) -> F:
 @_which
 @click.option("--reason", default="user", show_default=True, help="Why, in one word.")
 @store_options
-def cancel(
-    *,
-    ids: tuple[int, ...],
-    status: str | None,
-    queue: str | None,
-    reason: str,
-    url: str,
-    as_json: bool,
-) -> None:
+def cancel(*, reason: str, **which: Any) -> None:  # noqa: ANN401 - as `_carry_out` has them
     """Cancel jobs that wait, and ask those that are running to stop.
 
     \b
@@ -118,20 +111,13 @@ def cancel(
         batchq job cancel 17 18
         batchq job cancel --queue letters --status pending
     """  # noqa: D301 - click's mark, not a backslash
-    from batchq.manager import QueueManager
-
-    jobs = _selection(ids, status, queue)
-    with existing_store(url) as store:
-        outcome = QueueManager(store).cancel_sync(jobs, reason)
-    _tell(outcome, "cancelled", ids=ids, as_json=as_json)
+    _carry_out(lambda manager, jobs: manager.cancel_sync(jobs, reason), "cancelled", **which)
 
 
 @click.command()
 @_which
 @store_options
-def retry(
-    *, ids: tuple[int, ...], status: str | None, queue: str | None, url: str, as_json: bool
-) -> None:
+def retry(**which: Any) -> None:  # noqa: ANN401 - as `_carry_out` has them
     """Let jobs that ended run again, with all their attempts; and waiting ones run now.
 
     \b
@@ -139,20 +125,13 @@ def retry(
         batchq job retry 17
         batchq job retry --status failed --queue letters
     """  # noqa: D301 - click's mark, not a backslash
-    from batchq.manager import QueueManager
-
-    jobs = _selection(ids, status, queue)
-    with existing_store(url) as store:
-        outcome = QueueManager(store).retry_sync(jobs)
-    _tell(outcome, "to run", ids=ids, as_json=as_json)
+    _carry_out(lambda manager, jobs: manager.retry_sync(jobs), "to run", **which)
 
 
 @click.command()
 @_which
 @store_options
-def delete(
-    *, ids: tuple[int, ...], status: str | None, queue: str | None, url: str, as_json: bool
-) -> None:
+def delete(**which: Any) -> None:  # noqa: ANN401 - as `_carry_out` has them
     """Delete jobs that ended, with what is kept of their failures; now, whatever their age.
 
     \b
@@ -160,12 +139,7 @@ def delete(
         batchq job delete 17
         batchq job delete --status failed --queue letters
     """  # noqa: D301 - click's mark, not a backslash
-    from batchq.manager import QueueManager
-
-    jobs = _selection(ids, status, queue)
-    with existing_store(url) as store:
-        outcome = QueueManager(store).delete_sync(jobs)
-    _tell(outcome, "deleted", ids=ids, as_json=as_json)
+    _carry_out(lambda manager, jobs: manager.delete_sync(jobs), "deleted", **which)
 
 
 @click.command()
@@ -269,6 +243,25 @@ def _set_paused(name: str, url: str, *, paused: bool, as_json: bool) -> None:
         return
     note = "" if known else " (it has no jobs yet)"
     click.echo(f"{name} {'is paused' if paused else 'goes on'}{note}")
+
+
+def _carry_out(
+    order: Callable[[QueueManager, tuple[int, ...] | JobFilter], Outcome],
+    done: str,
+    *,
+    ids: tuple[int, ...],
+    status: str | None,
+    queue: str | None,
+    url: str,
+    as_json: bool,
+) -> None:
+    """Carry an order out on the jobs that are meant, and tell what became of it."""
+    from batchq.manager import QueueManager
+
+    jobs = _selection(ids, status, queue)
+    with existing_store(url) as store:
+        outcome = order(QueueManager(store), jobs)
+    _tell(outcome, done, ids=ids, as_json=as_json)
 
 
 def _selection(
