@@ -397,8 +397,8 @@ RICH: Final = (
     Fault(
         "lots: what is in flight and looked at stays so",
         "core/settling.py",
-        "if more or entries.made:",
-        "if more:",
+        "() if more or entries.made else entries.parts",
+        "() if more else entries.parts",
         LOTS,
     ),
     Fault(
@@ -432,7 +432,7 @@ RICH: Final = (
     Fault(
         "lots: what stands beside one in a batch waits on",
         "core/waiting.py",
-        "entries.there() if type(entries) is Cut else entries",
+        "entries.look()[0] if type(entries) is Cut else entries",
         "() if type(entries) is Cut else entries",
         LOTS,
     ),

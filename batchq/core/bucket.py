@@ -17,7 +17,6 @@ import bisect
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from operator import attrgetter
 from typing import Any, Final
 
@@ -212,10 +211,10 @@ class Bucket:
                 line.popleft()
                 self.lots -= 1
                 return lot.waiting()
-        cells = list(islice(line, limit))
-        kinds = list(map(type, cells))
-        count = kinds.index(Lot) if Lot in kinds else len(cells)
-        return [line.popleft() for _ in range(count)]
+        taken: list[Any] = []
+        while line and len(taken) < limit and type(line[0]) is not Lot:
+            taken.append(line.popleft())
+        return taken
 
     def _open(self, line: Line) -> None:
         """Let the entries of the lot at the head of a line take its place."""

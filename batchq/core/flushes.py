@@ -18,7 +18,7 @@ _HERE: Final = frozenset({PENDING, IN_FLIGHT})  # where a flush still waits for 
 
 def gone(batches: Iterable[Sequence[Entry[Any, Any]]]) -> list[int]:
     """Return the ids, of entries of batches that are there, that a flush does not wait for."""
-    there = [each.there() if type(each) is Cut else each for each in batches]
+    there = [each.look()[0] if type(each) is Cut else each for each in batches]
     return [entry.id for entry in chain.from_iterable(there) if entry.code not in _HERE]
 
 
@@ -83,8 +83,9 @@ class Flushes:
     def ended(self, entries: Sequence[Entry[Any, Any]]) -> None:
         """Note that a call ended."""
         if type(entries) is Cut:  # those that were never made have succeeded
+            entries, missing = entries.look()
             for flush in self.open:
-                flush.left -= sum(len(ids) for ids in entries.missing() if ids[0] <= flush.last_id)
+                flush.left -= sum(len(ids) for ids in missing if ids[0] <= flush.last_id)
         self.leave(gone([entries]))
 
     def _tell(self) -> None:

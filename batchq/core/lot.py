@@ -81,10 +81,19 @@ class Lot(msgspec.Struct, eq=False):
             self.id += size
         return Piece(self, start, size)
 
+    def items_of(self, piece: Piece) -> list[Any]:
+        """Return the items of a piece that was just cut."""
+        part = slice(piece.start, piece.start + piece.size)
+        with self._lock:
+            if self.made is None:
+                return self.items[part]
+            return [entry.item for entry in self.made[part]]
+
     @property
     def size(self) -> int:
         """How many wait [entries]."""
-        return len(self.made or self.items) - self._gone
+        with self._lock:
+            return len(self.made or self.items) - self._gone
 
     @property
     def held(self) -> bool:
@@ -97,6 +106,7 @@ class Lot(msgspec.Struct, eq=False):
             if self.made is None and not self.held:
                 waiting = self.new(self._gone, len(self.items))
                 self.made = [*repeat(None, self._gone), *waiting]
+                del self.items[self._gone :]  # the entries have them, and let go of them
         return self.all()[self._gone :]
 
     def all(self) -> list[Entry[Any, Any]]:
@@ -108,9 +118,9 @@ class Lot(msgspec.Struct, eq=False):
                     entry.code = IN_FLIGHT
                 for part, answers in self._done:
                     _let_succeed(made[part], answers)
+                self.made = made  # first: an interrupt may come between, and lose nothing
                 self._done.clear()
-                self.items.clear()  # the entries have them, and let go of them
-                self.made = made
+                self.items.clear()  # as above
         return self.made
 
     def ids(self, start: int, stop: int) -> range:
@@ -138,6 +148,8 @@ class Lot(msgspec.Struct, eq=False):
             self.items[part] = repeat(None, piece.size)
             if self.held:
                 self._done.append((part, piece.answers))
+            else:
+                self._done.clear()  # nobody can ask for those values any more
         return True
 
 
@@ -164,7 +176,7 @@ class Piece(msgspec.Struct, eq=False):
     @property
     def items(self) -> list[Any]:
         """Return the items, in order."""
-        return self.lot.items[self.start : self.start + self.size]
+        return self.lot.items_of(self)
 
     @property
     def ids(self) -> range:
@@ -179,6 +191,7 @@ class Piece(msgspec.Struct, eq=False):
         if made is not None and made[start] is not None:
             return made[start:stop]
         entries = lot.new(start, stop)
+        lot.items[start:stop] = repeat(None, self.size)  # the entries have them, as above
         for entry in entries:
             entry.code = IN_FLIGHT
         if self.done:
@@ -236,8 +249,9 @@ class Entries(_Made[E]):
 
     def all(self) -> list[E]:
         """Return the entries."""
-        if self._lot is not None:
-            self._entries, self._lot = self._lot.all(), None
+        lot = self._lot
+        if lot is not None:
+            self._entries, self._lot = lot.all(), None
         return self._entries
 
 
@@ -256,8 +270,9 @@ class Joined(_Made[E]):
 
     def all(self) -> list[E]:
         """Return the entries."""
-        if self._parts:
-            self._entries, self._parts = [*chain.from_iterable(self._parts)], ()
+        parts = self._parts
+        if parts:
+            self._entries, self._parts = [*chain.from_iterable(parts)], ()
         return self._entries
 
 
@@ -265,15 +280,17 @@ class Cut(_Made[Entry[Any, Any]]):
     """The entries of one batch, one per item, in order.
 
     Attributes:
-        parts: pieces of lots, and lists of entries that are there.
+        parts: pieces of lots, and lists of entries that are there; one list of all of
+            them once somebody has asked.
+        lock: held while entries are made, or succeed without being made.
     """
 
-    __slots__ = ("_entries", "_size", "parts")
+    __slots__ = ("_size", "lock", "parts")
 
     def __init__(self, parts: Sequence[Piece | list[Entry[Any, Any]]], size: int) -> None:
         self.parts = parts
+        self.lock = threading.Lock()
         self._size = size
-        self._entries: list[Entry[Any, Any]] | None = None
 
     def __len__(self) -> int:
         return self._size
@@ -281,20 +298,14 @@ class Cut(_Made[Entry[Any, Any]]):
     @property
     def made(self) -> bool:
         """Whether all of them have been made."""
-        return self._entries is not None
+        return len(self.parts) == 1 and not isinstance(self.parts[0], Piece)
 
-    def there(self) -> list[Entry[Any, Any]]:
-        """Return those that are there, without making any."""
-        if self._entries is not None:
-            return self._entries
-        there = [part for part in self.parts if not isinstance(part, Piece)]
-        return [*chain.from_iterable(there)]
-
-    def missing(self) -> list[range]:
-        """Return the ids of those that are not there, of neighbours together."""
-        if self._entries is not None:
-            return []
-        return [each.ids for each in self.parts if isinstance(each, Piece)]
+    def look(self) -> tuple[list[Entry[Any, Any]], list[range]]:
+        """Return those that are there, and the ids of others, of neighbours together."""
+        parts = self.parts  # others, once another thread has asked
+        there = [part for part in parts if not isinstance(part, Piece)]
+        missing = [part.ids for part in parts if isinstance(part, Piece)]
+        return [*chain.from_iterable(there)], missing
 
     def items(self) -> list[Any]:
         """Return the items, in order."""
@@ -306,7 +317,8 @@ class Cut(_Made[Entry[Any, Any]]):
 
     def all(self) -> list[Entry[Any, Any]]:
         """Return the entries."""
-        if self._entries is None:
-            parts = [part.entries() if isinstance(part, Piece) else part for part in self.parts]
-            self._entries = [*chain.from_iterable(parts)]
-        return self._entries
+        with self.lock:
+            if not self.made:
+                parts = [part.entries() if isinstance(part, Piece) else part for part in self.parts]
+                self.parts = [[*chain.from_iterable(parts)]]
+        return self.parts[0]  # type: ignore[return-value]  # a list

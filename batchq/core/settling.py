@@ -168,10 +168,18 @@ class Settling:
         """Let all succeed, if all do, unless all are there; return how many."""
         kinds = () if answers is None else set(map(type, answers))
         more = kinds and any(kind is Result or issubclass(kind, _SAYS_MORE) for kind in kinds)
-        if more or entries.made:
-            return 0
-        before, start = self._succeeded, 0
-        for part in entries.parts:
+        before = self._succeeded
+        with entries.lock:
+            self._succeed_parts(() if more or entries.made else entries.parts, answers)
+        return self._succeeded - before
+
+    def _succeed_parts(
+        self,
+        parts: Sequence[Piece | list[Entry[Any, Any]]],
+        answers: Sequence[object] | None,
+    ) -> None:
+        start = 0
+        for part in parts:
             stop = start + len(part)
             values = None if answers is None else answers[start:stop]
             if isinstance(part, Piece):
@@ -181,7 +189,6 @@ class Settling:
                     entry.answer = value
                 self._succeed(part)
             start = stop
-        return self._succeeded - before
 
     def _end_one(
         self, entry: Entry[Any, Any], result: Result[Any], *, now: float, draw: float

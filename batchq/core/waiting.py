@@ -110,7 +110,7 @@ class Waiting:
         """Take the entries of a choice out; they are IN_FLIGHT."""
         entries = self.bucket.take(choice.count)
         self.size -= len(entries)
-        for entry in entries.there() if type(entries) is Cut else entries:
+        for entry in entries.look()[0] if type(entries) is Cut else entries:
             entry.code = IN_FLIGHT
         return entries
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import random
 import weakref
-from collections.abc import Sequence
-from typing import Any, Final
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NoReturn
 
 import attrs
 import pytest
@@ -17,7 +18,7 @@ from batchq.core.batch import Batch
 from batchq.core.batcher import Batcher
 from batchq.core.entry import Entry, EntryStatus, Owner
 from batchq.core.flushes import Flush
-from batchq.core.lot import Cut
+from batchq.core.lot import Cut, Lot
 from batchq.core.options import read_settings
 from batchq.core.result import Result
 from batchq.core.retry import RetryPolicy
@@ -268,12 +269,12 @@ def test_a_batch_makes_no_entry_that_nobody_looks_at() -> None:
     batcher, entries = enqueued(9, batch_size=4)
     first: Any = batcher.next_batch(0.0)
     assert list(first) == ["first", 0, 1, 2]
-    assert [entry.item for entry in first.entries.there()] == ["first"]
+    assert [entry.item for entry in first.entries.look()[0]] == ["first"]
     batcher.settle(first, list("abcd"), now=0.0, draw=0.5)
     batcher.release(first)
     second: Any = batcher.next_batch(0.0)
     assert list(second) == [3, 4, 5, 6]
-    assert not second.entries.there()
+    assert not second.entries.look()[0]
     assert [entry.verdict.value for entry in first.entries] == list("abcd")
     assert [entry.status for entry in entries[2:4]] == [
         EntryStatus.SUCCEEDED,
@@ -281,10 +282,11 @@ def test_a_batch_makes_no_entry_that_nobody_looks_at() -> None:
     ]
 
 
-def test_what_succeeds_lets_go_of_its_item_and_what_nobody_holds_of_its_value() -> None:
-    class Thing:
-        pass
+class Thing:
+    """Something that can be looked for."""
 
+
+def test_what_succeeds_lets_go_of_its_item_and_what_nobody_holds_of_its_value() -> None:
     batcher = new_batcher(batch_size=2)
     things = [Thing() for _ in range(4)]
     held = batcher.door.enqueue_many(things, None, 0.0)
@@ -361,3 +363,155 @@ def test_a_flush_makes_no_entry_and_ends_with_the_last_of_what_waited() -> None:
     assert (flush.left, wakes) == (1, [])
     batcher.settle(second, None, now=0.0, draw=0.5)
     assert (flush.left, wakes) == (0, [None])
+
+
+def start(batcher: Batcher[Any, Any]) -> Any:  # noqa: ANN401 - a batch, for sure
+    batch = batcher.next_batch(0.0)
+    assert batch is not None
+    return batch
+
+
+def end(batcher: Batcher[Any, Any], batch: Batch[Any], answers: Sequence[object] | None) -> None:
+    batcher.settle(batch, answers, now=0.0, draw=0.5)
+    batcher.release(batch)
+
+
+def things(count: int) -> tuple[list[Thing], list[weakref.ref[Thing]]]:
+    found = [Thing() for _ in range(count)]
+    return found, [weakref.ref(thing) for thing in found]
+
+
+def alive(refs: Sequence[weakref.ref[Thing]]) -> list[int]:
+    return [number for number, ref in enumerate(refs) if ref() is not None]
+
+
+def test_what_fails_lets_go_of_its_item_while_the_rest_waits() -> None:
+    batcher = new_batcher(batch_size=2)
+    items, refs = things(4)
+    batcher.door.enqueue_many(items, None, 0.0)
+    items.clear()
+    end(batcher, start(batcher), [Result.discard("no")] * 2)
+    assert alive(refs) == [2, 3]
+
+
+def test_what_was_opened_lets_go_of_its_items_while_a_piece_of_it_is_in_flight() -> None:
+    batcher = new_batcher(batch_size=2, concurrency=2)
+    items, refs = things(4)
+    batcher.door.enqueue_many(items, None, 0.0)
+    items.clear()
+    first = start(batcher)
+    entry: Any = batcher.door.enqueue("last", None, 0.0)
+    assert entry.cancel()
+    end(batcher, start(batcher), None)
+    assert alive(refs) == [0, 1]
+    assert [entry.item for entry in first.entries] == [ref() for ref in refs[:2]]
+
+
+def test_values_are_let_go_of_while_the_rest_waits_once_nobody_can_ask_for_them() -> None:
+    batcher = new_batcher(batch_size=2)
+    held = batcher.door.enqueue_many(range(6), None, 0.0)
+    values, refs = things(2)
+    end(batcher, start(batcher), values)
+    values.clear()
+    assert alive(refs) == [0, 1]
+    del held
+    end(batcher, start(batcher), None)
+    assert alive(refs) == []
+
+
+def test_a_batch_that_is_kept_keeps_no_entry_of_another_one() -> None:
+    batcher = new_batcher(batch_size=2)
+    held = batcher.door.enqueue_many(range(4), None, 0.0)
+    kept = start(batcher)
+    values, refs = things(4)
+    assert held[0] is kept.entries[0]
+    end(batcher, kept, values[:2])
+    end(batcher, start(batcher), values[2:])
+    values.clear()
+    del held
+    assert alive(refs) == [0, 1]
+
+
+def test_an_entry_that_another_thread_looks_at_as_its_batch_starts_takes_no_item_away() -> None:
+    batcher = new_batcher(batch_size=3)
+    entries = batcher.door.enqueue_many("abc", None, 0.0)
+    cut: Any = batcher.waiting.bucket.take(2)
+    assert entries[0].item == "a"
+    assert cut.items() == ["a", "b"]
+    assert [entry.status for entry in entries[1:]] == [EntryStatus.IN_FLIGHT, EntryStatus.PENDING]
+
+
+def test_the_entries_of_a_batch_are_made_once_though_two_threads_may_ask() -> None:
+    locked = list[bool]()
+
+    def make(id_: int, priority: int, now: float, owner: Owner) -> Entry[Any, Any]:
+        locked.append(batch.entries.lock.locked())
+        return Entry(id_, priority, now, owner)
+
+    batcher: Batcher[Any, Any] = Batcher(read_settings({"batch_size": 2}), make=make)
+    batcher.door.enqueue_many("ab", None, 0.0)
+    batch = start(batcher)
+    assert [entry.item for entry in batch.entries] == ["a", "b"]
+    assert locked == [True] * 2
+
+
+def test_an_interrupt_while_entries_are_made_loses_no_item() -> None:
+    class Interrupted(list[Any]):
+        def clear(self) -> NoReturn:
+            raise KeyboardInterrupt
+
+    batcher = new_batcher(batch_size=2)
+    entries = batcher.door.enqueue_many("ab", None, 0.0)
+    lot = batcher.waiting.bucket.fresh[0][0]
+    lot.items = Interrupted(lot.items)
+    with pytest.raises(KeyboardInterrupt):
+        entries[0]
+    assert [entry.item for entry in entries] == ["a", "b"]
+    assert batches(batcher) == [["a", "b"]]
+
+
+def test_to_take_lots_among_entries_each_cell_is_looked_at_a_few_times_only() -> None:
+    looks = 0
+
+    class Line(deque[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            nonlocal looks
+            for cell in super().__iter__():
+                looks += 1
+                yield cell
+
+    batcher = new_batcher(batch_size=1000)
+    batcher.waiting.bucket.fresh[0] = Line()
+    for number in range(0, 1000, 2):
+        batcher.door.enqueue(number, None, 0.0)
+        batcher.door.enqueue_many([number + 1], None, 0.0)
+    assert batches(batcher) == [list(range(1000))]
+    assert looks <= 5000
+
+
+def test_a_flush_counts_what_ended_once_though_another_thread_asks_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    batcher = new_batcher(batch_size=2)
+    batcher.door.enqueue_many("abcd", None, 0.0)
+    flush = batcher.flush()
+    batch = start(batcher)
+    ids = Lot.ids
+
+    def ids_while_another_asks(lot: Lot, begin: int, stop: int) -> range:
+        monkeypatch.undo()
+        assert len(list(batch.entries)) == 2
+        return ids(lot, begin, stop)
+
+    monkeypatch.setattr(Lot, "ids", ids_while_another_asks)
+    end(batcher, batch, None)
+    assert flush.left == 2
+
+
+def test_a_verdict_fixed_during_the_call_stays_whatever_the_call_returns() -> None:
+    batcher = new_batcher(batch_size=2)
+    entries = batcher.door.enqueue_many("ab", None, 0.0)
+    batch = start(batcher)
+    batch.settle(0, Result.ok("early"))
+    end(batcher, batch, ["A", "B"])
+    assert [entry.verdict.value for entry in entries] == ["early", "B"]
