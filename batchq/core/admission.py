@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar, Unpack
+from typing import Any, Final, Generic, TypeVar, Unpack
 
 from msgspec.structs import force_setattr
 
@@ -37,6 +37,8 @@ __all__ = ["Admission"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_LOT: Final = 8  # fewer items cost less as entries than as a lot
 
 
 class Admission(Generic[T, R]):
@@ -146,7 +148,8 @@ class Admission(Generic[T, R]):
         level = self._default if priority is None else priority
         if type(level) is not int or not 0 <= level < self._levels:
             raise self._bad_priority(level)
-        if not delay and self._waiting.size + len(items) <= self._gate:
+        few = len(items) < _LOT
+        if not (few or delay) and self._waiting.size + len(items) <= self._gate:
             return self._admit_all(items, level, now)
         entries: list[Entry[T, R]] = []
         for item in items:
@@ -246,8 +249,6 @@ class Admission(Generic[T, R]):
         return entry
 
     def _admit_all(self, items: Sequence[T], level: int, now: float) -> Sequence[Entry[T, R]]:
-        if not items:
-            return []
         lot = Lot(self.last_id + 1, level, now, self._owner, self._make, list(items))
         self.last_id += len(items)
         self._fresh[level].append(lot)

@@ -56,3 +56,11 @@ def test_a_closed_door_stays_closed() -> None:
     assert door.intake is Intake.CLOSED
     with pytest.raises(QueueClosed):
         door.enqueue_many(["x"], None, 0.0)
+
+
+@pytest.mark.parametrize(("count", "lots"), [(0, 0), (7, 0), (8, 1)])
+def test_only_many_items_wait_as_a_lot_for_few_cost_less_as_entries(count: int, lots: int) -> None:
+    batcher: Batcher[Any, Any] = Batcher(read_settings({"batch_size": 2}))
+    assert len(batcher.door.enqueue_many(range(count), None, 0.0)) == count
+    assert batcher.waiting.bucket.lots == lots
+    assert len(list(batcher.waiting)) == batcher.size == count

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchq.core import admission
 from batchq.core.batch import Batch
 from batchq.core.batcher import Batcher
 from batchq.core.entry import Entry, EntryStatus, Owner
@@ -37,6 +38,13 @@ OPTIONS: Final = st.fixed_dictionaries(
 ROOM: Final = st.sampled_from(
     [(None, "block"), (8, "drop-oldest"), (8, "drop-lowest-priority"), (8, "drop-newest")]
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def even_few_items_make_a_lot() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(admission, "_LOT", 1)
+        yield
 
 
 def new_batcher(**options: Any) -> Batcher[Any, Any]:  # noqa: ANN401 - as read_settings takes them
