@@ -188,9 +188,9 @@ class BatchedQueue(BlockingTwins[T, R]):
     ) -> Sequence[Entry[T, R]]:
         """Hand items over, in order: one admission per item, one wake-up for all.
 
-        Returns their entries, one per item, in order; those that nobody looks at are never
-        made. An error is as `enqueue`'s; the entries of what was admitted before run on and
-        are in its `entries`.
+        Returns their entries, one per item, in order; of many items, those that nobody looks
+        at are never made. An error is as `enqueue`'s; the entries of what was admitted before
+        run on and are in its `entries`.
         """
         await trio.lowlevel.checkpoint()
         left: Sequence[T] = items if isinstance(items, list | tuple) else list(items)

@@ -7,11 +7,12 @@ To make, take, settle and free an entry costs more than all else that a queue do
 item, and of items handed over in bulk mostly nobody looks at one.
 
 Rule 1: nobody can tell: an entry that is made late is as it would have been.
-Rule 2: there is one entry per item: while the caller holds `Entries`, it is made for both.
+Rule 2: there is one entry per item: while the caller holds `Entries`, caller and batch share
+it, whoever asks first.
 Rule 3: an item without an entry waits, is in flight or has succeeded. Before anything else
 becomes of it, its entry is made.
-Rule 4: a caller in another thread may ask, too, as of a list: entries are made under a lock,
-and so is noted what those without are.
+Rule 4: a caller in another thread may ask, too, as of a list: a lock is held while entries are
+made, and while it is noted what became of items without one.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ __all__ = ["Cut", "Entries", "Joined", "Lot", "Piece"]
 E = TypeVar("E", bound=Entry[Any, Any])
 
 
-# A msgspec.Struct, as Entry: it may stand for few.
+# A msgspec.Struct, as Entry: one is made for every call that brings many.
 class Lot(msgspec.Struct, eq=False):
     """Items of one level that came in together.
 
@@ -45,7 +46,7 @@ class Lot(msgspec.Struct, eq=False):
         enqueued_at: when they were admitted [s, the queue's clock].
         owner: the queue that they are in.
         make: makes an entry.
-        items: one per entry, in order; None where it has succeeded.
+        items: one per entry, in order; None where it has succeeded or its entry has it.
         code: where those are that wait.
         made: the entries, in order, once made; None where nobody can ask for one.
     """
@@ -61,7 +62,7 @@ class Lot(msgspec.Struct, eq=False):
     _lock: Any = msgspec.field(default_factory=threading.Lock)
     _gone: int = 0  # how many wait no more: the first ones
     _holder: Callable[[], Entries[Any] | None] | None = None
-    # Where others succeeded, and with which values, for the holder.
+    # Where items succeeded that had no entry, and with which values, for the holder.
     _done: list[tuple[slice, Sequence[object] | None]] = msgspec.field(default_factory=list)
 
     def hand_out(self) -> Entries[Any]:
@@ -214,7 +215,11 @@ def _let_succeed(entries: Sequence[Entry[Any, Any]], answers: Sequence[object] |
 class _Made(Sequence[E], Generic[E]):
     """Entries that are made when one is asked for."""
 
-    __slots__ = ()
+    __slots__ = ("_size",)
+    _size: int
+
+    def __len__(self) -> int:
+        return self._size
 
     def all(self) -> list[E]:
         """Return the entries."""
@@ -234,15 +239,12 @@ class _Made(Sequence[E], Generic[E]):
 class Entries(_Made[E]):
     """The entries of items that came in together, one per item, in order."""
 
-    __slots__ = ("__weakref__", "_entries", "_lot", "_size")
+    __slots__ = ("__weakref__", "_entries", "_lot")
 
     def __init__(self, lot: Lot) -> None:
         self._lot: Lot | None = lot
         self._size = len(lot.items)
         self._entries: list[Any] = []
-
-    def __len__(self) -> int:
-        return self._size
 
     def __repr__(self) -> str:
         return f"<Entries of {self._size} items>"
@@ -258,15 +260,12 @@ class Entries(_Made[E]):
 class Joined(_Made[E]):
     """The entries of several parts, in order."""
 
-    __slots__ = ("_entries", "_parts", "_size")
+    __slots__ = ("_entries", "_parts")
 
     def __init__(self, parts: Sequence[Sequence[E]]) -> None:
         self._parts = parts
         self._size = sum(map(len, parts))
         self._entries: list[E] = []
-
-    def __len__(self) -> int:
-        return self._size
 
     def all(self) -> list[E]:
         """Return the entries."""
@@ -285,15 +284,12 @@ class Cut(_Made[Entry[Any, Any]]):
         lock: held while entries are made, or succeed without being made.
     """
 
-    __slots__ = ("_size", "lock", "parts")
+    __slots__ = ("lock", "parts")
 
     def __init__(self, parts: Sequence[Piece | list[Entry[Any, Any]]], size: int) -> None:
         self.parts = parts
         self.lock = threading.Lock()
         self._size = size
-
-    def __len__(self) -> int:
-        return self._size
 
     @property
     def made(self) -> bool:
