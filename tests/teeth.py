@@ -397,8 +397,8 @@ RICH: Final = (
     Fault(
         "lots: what is in flight and looked at stays so",
         "core/settling.py",
-        "() if more or entries.made else entries.parts",
-        "() if more else entries.parts",
+        "if not (more or entries.made):",
+        "if not more:",
         LOTS,
     ),
     Fault(

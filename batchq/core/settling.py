@@ -170,7 +170,8 @@ class Settling:
         more = kinds and any(kind is Result or issubclass(kind, _SAYS_MORE) for kind in kinds)
         before = self._succeeded
         with entries.lock:
-            self._succeed_parts(() if more or entries.made else entries.parts, answers)
+            if not (more or entries.made):
+                self._succeed_parts(entries.parts, answers)
         return self._succeeded - before
 
     def _succeed_parts(
@@ -185,6 +186,7 @@ class Settling:
             if isinstance(part, Piece):
                 self._succeeded += part.succeed(values)
             else:
+                # All are in flight: what settles one before its call ends makes them all.
                 for entry, value in zip(part, values or (), strict=False):
                     entry.answer = value
                 self._succeed(part)
