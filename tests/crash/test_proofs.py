@@ -43,7 +43,9 @@ def test_a_power_cut_takes_nothing_that_was_acknowledged() -> None:
     assert (process["corrupt"], process["unopenable"]) == (0, 0)
     assert process["most_lost_at_once"] > 0
     assert off["unopenable"] > 0
-    assert full["changes"]["synced"] > 2 * process["changes"]["synced"]
+    # Of 80 commits each waits for the disk. To open, close and checkpoint does so, too, as often
+    # as time has it.
+    assert full["changes"]["synced"] > process["changes"]["synced"] + 40
 
 
 @needs_shim
