@@ -434,8 +434,8 @@ RICH: Final = (
     Fault(
         "lots: what stands beside one in a batch waits on",
         "core/waiting.py",
-        "entries.look()[0] if type(entries) is Cut else entries",
-        "() if type(entries) is Cut else entries",
+        "for entry in there(entries):",
+        "for entry in entries if type(entries) is list else ():",
         LOTS,
     ),
     Fault(

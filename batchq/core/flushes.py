@@ -9,7 +9,7 @@ from typing import Any, Final
 import attrs
 
 from batchq.core.entry import IN_FLIGHT, PENDING, Entry
-from batchq.core.lot import Cut
+from batchq.core.lot import Cut, there
 
 __all__ = ["Flush", "Flushes", "gone"]
 
@@ -18,8 +18,8 @@ _HERE: Final = frozenset({PENDING, IN_FLIGHT})  # where a flush still waits for 
 
 def gone(batches: Iterable[Sequence[Entry[Any, Any]]]) -> list[int]:
     """Return the ids, of entries of batches that are there, that a flush does not wait for."""
-    there = [each.look()[0] if type(each) is Cut else each for each in batches]
-    return [entry.id for entry in chain.from_iterable(there) if entry.code not in _HERE]
+    entries = chain.from_iterable(map(there, batches))
+    return [entry.id for entry in entries if entry.code not in _HERE]
 
 
 @attrs.define(eq=False)

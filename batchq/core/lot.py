@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, repeat
@@ -29,7 +30,7 @@ from msgspec.structs import force_setattr
 
 from batchq.core.entry import IN_FLIGHT, PENDING, SUCCEEDED, Entry, Owner
 
-__all__ = ["Cut", "Entries", "Joined", "Lot", "Piece"]
+__all__ = ["Cut", "Entries", "Joined", "Lot", "Piece", "there"]
 
 E = TypeVar("E", bound=Entry[Any, Any])
 
@@ -221,9 +222,9 @@ class _Made(Sequence[E], Generic[E]):
     def __len__(self) -> int:
         return self._size
 
+    @abstractmethod
     def all(self) -> list[E]:
         """Return the entries."""
-        raise NotImplementedError
 
     @overload
     def __getitem__(self, index: int) -> E: ...
@@ -318,3 +319,8 @@ class Cut(_Made[Entry[Any, Any]]):
                 parts = [part.entries() if isinstance(part, Piece) else part for part in self.parts]
                 self.parts = [[*chain.from_iterable(parts)]]
         return self.parts[0]  # type: ignore[return-value]  # a list
+
+
+def there(entries: Sequence[Entry[Any, Any]]) -> Sequence[Entry[Any, Any]]:
+    """Return those of a batch's entries that are there, without making any."""
+    return entries.look()[0] if type(entries) is Cut else entries

@@ -17,7 +17,7 @@ from batchq.core.bucket import Bucket
 from batchq.core.entry import DELAYED, IN_FLIGHT, Entry
 from batchq.core.expiry import Delays
 from batchq.core.flushes import Flushes
-from batchq.core.lot import Cut
+from batchq.core.lot import there
 from batchq.core.result import Result
 from batchq.core.settling import Settling
 
@@ -110,7 +110,7 @@ class Waiting:
         """Take the entries of a choice out; they are IN_FLIGHT."""
         entries = self.bucket.take(choice.count)
         self.size -= len(entries)
-        for entry in entries.look()[0] if type(entries) is Cut else entries:
+        for entry in there(entries):
             entry.code = IN_FLIGHT
         return entries
 
